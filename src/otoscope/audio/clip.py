@@ -143,7 +143,7 @@ class Clip:
         )
 
     def slice(self, start: float, end: float) -> "Clip":
-        """The part from ``start`` to ``end`` (seconds), with words and phones cut to it and shifted.
+        """The part from ``start`` to ``end`` (seconds), with the words and phones whose middle lies inside, cut and shifted.
 
         ``text`` becomes the words that are left, or None when no word times are known. Raises ``AudioError`` when the
         part is empty or not inside the clip.
@@ -229,9 +229,9 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 
 def _cut(spans: tuple[Span, ...], start: float, end: float) -> tuple[Span, ...]:
-    """The spans that overlap ``start..end``, cut to it, times counted from ``start``."""
+    """The spans whose middle lies in ``start..end``, cut to it, times counted from ``start``."""
     return tuple(
         Span(max(span.start, start) - start, min(span.end, end) - start, span.text)
         for span in spans
-        if span.start < end and span.end > start
+        if start <= (span.start + span.end) / 2 <= end
     )
