@@ -143,7 +143,7 @@ class Clip:
         )
 
     def slice(self, start: float, end: float) -> "Clip":
-        """The part from ``start`` to ``end`` (seconds), with the words and phones whose middle lies inside, cut and shifted.
+        """The part from ``start`` to ``end`` (seconds), with the words and phones whose middle lies inside, shifted.
 
         ``text`` becomes the words that are left, or None when no word times are known. Raises ``AudioError`` when the
         part is empty or not inside the clip.
