@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Clip": "otoscope.audio.clip",
     "read": "otoscope.audio.files",
-    "load": "otoscope.models.load",
-    "Model": "otoscope.models.model",
+    "load": "otoscope.engine.model",
+    "Model": "otoscope.engine.model",
     "Site": "otoscope.models.site",
     "Pair": "otoscope.tasks.pair",
     "OtoscopeError": "otoscope.errors",
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from otoscope.audio.clip import Clip
     from otoscope.audio.files import read
     from otoscope.errors import OtoscopeError
-    from otoscope.models.load import load
-    from otoscope.models.model import Model
+    from otoscope.engine.model import Model, load
     from otoscope.models.site import Site
     from otoscope.tasks.pair import Pair
 

@@ -1,0 +1,307 @@
+"""Continue patched runs from the layer where they were patched to the logits that are read, and compute nothing else.
+
+Rows (patched runs) enter a stack at their layer and share the batch from there on. In a causal stack, positions before
+the first patched one are not computed: their keys and values come from the base run. In the last layer, only the read
+positions are computed. The decoder of a row whose encoder was patched attends to that row's own frames without forming
+their keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from otoscope.engine.base_run import BaseRun
+from otoscope.engine.capture import capture_until
+from otoscope.engine.patch import Patch, merge
+from otoscope.engine.window import WindowedLayer
+from otoscope.models.block import Block
+from otoscope.models.site import PATTERN_POINTS, Site
+
+
+@dataclass(frozen=True)
+class Row:
+    """A patched run on its way: it enters ``stack`` before ``layer`` and differs from the base at ``positions`` only."""
+
+    patch: Patch
+    site: Site
+    stack: str
+    layer: int
+    positions: tuple[int, ...]
+
+    @property
+    def first(self) -> int:
+        """First changed position."""
+        return min(self.positions)
+
+
+class Replay:
+    """Replays rows on one base run."""
+
+    def __init__(self, run: BaseRun):
+        self.run, self.adapter = run, run.adapter
+        self._blocks: dict[str, list[Block]] = {}
+        self._base_kv: dict[int, tuple[Tensor, Tensor]] = {}
+        self._cross_kv: dict[int, tuple[Tensor, Tensor]] = {}
+        self._windowed: tuple[int, WindowedLayer] | None = None
+
+    # -- what a patch does inside its own layer --------------------------------------------------------------------
+
+    def row(self, patch: Patch) -> Row:
+        """Where the run of ``patch`` enters, and what is changed there."""
+        site = Site.parse(patch.site).whole
+        if site.stack == "frontend":
+            return Row(patch, site, "encoder", 0, tuple(range(self.run.stream("encoder", 0).shape[1])))
+        layer = site.layer if site.point == "resid_pre" else site.layer + 1
+        positions = patch.positions if patch.positions is not None else tuple(range(self.run.n_positions(site)))
+        return Row(patch, site, site.stack, layer, tuple(sorted(set(positions))))
+
+    def entering(self, rows: Sequence[Row]) -> Float[Tensor, "row changed d_model"]:
+        """Residual stream at the changed positions where the rows enter; all rows share site and number of positions."""
+        site = rows[0].site
+        if site.stack == "frontend":
+            return torch.cat([self._through_frontend(row) for row in rows])
+        at = torch.tensor([row.positions for row in rows], device=self.adapter.device)
+        axis = 2 if site.point in PATTERN_POINTS else 1
+        base_value = self.run.value(site)
+        base_here = _gather(base_value.expand(len(rows), *base_value.shape[1:]), at, axis)
+        merged = []
+        for i, row in enumerate(rows):
+            given = row.patch.value
+            source = self.run.cache[site][row.patch.donor + 1 :][:1] if given is None else given.to(base_value)
+            if source.shape[axis] == 1 and base_value.shape[axis] != 1:
+                source = source.expand_as(base_value)
+            new = source if source.shape[axis] == at.shape[1] != base_value.shape[axis] else _gather(source, at[i : i + 1], axis)
+            heads, neurons = row.patch.parts()
+            merged.append(merge(base_here[i : i + 1], new, heads, neurons, 1 if axis == 2 else 2))
+        return self._finish_layer(site, torch.cat(merged), at)
+
+    def _finish_layer(self, site: Site, value: Tensor, at: Tensor) -> Tensor:
+        """From the value at a point of a layer, at some positions, to the layer's output at these positions."""
+        if site.point in ("resid_pre", "resid_post"):
+            return value
+        block = self.blocks(site.stack)[site.layer]
+        rows = len(at)
+
+        def base(point: str) -> Tensor:
+            whole = self.run.value(Site(site.stack, site.layer, point))
+            return _gather(whole.expand(rows, *whole.shape[1:]), at, 1)
+
+        if site.point == "mlp_out":
+            return block.after_mlp(base("resid_mid"), value)
+        if site.point == "mlp_post":
+            return block.after_mlp(base("resid_mid"), block.down(value))
+        if site.point == "resid_mid":
+            return block.mlp(value)
+        if site.point == "pattern":
+            h = block.attn_input(self.run.stream(site.stack, site.layer))
+            value = _weighted(value, block.attn.values(h))
+        if site.point in ("pattern", "z"):
+            value = block.attn.out(value)
+        if site.point in ("pattern", "z", "attn_out"):
+            mid = block.after_attn(base("resid_pre"), value)
+            if block.cross is not None:
+                mid = mid + block.cross.out(self._cross(site.layer, mid, None))
+            return block.mlp(mid)
+        cross = block.cross
+        assert cross is not None
+        if site.point == "cross_pattern":
+            value = _weighted(value, self._cross_keys_values(site.layer)[1])
+        if site.point in ("cross_pattern", "cross_z"):
+            value = cross.out(value)
+        return block.mlp(block.after_attn(base("resid_pre"), base("attn_out")) + value)
+
+    def _through_frontend(self, row: Row) -> Tensor:
+        target = Site("encoder", 0, "resid_pre")
+        donor = self.run.cache[row.site][row.patch.donor + 1 :][:1]
+        return capture_until(self.adapter, self.run.inputs.item(0), [target], [row.patch.intervention(donor)])[target]
+
+    # -- from there to the logits ----------------------------------------------------------------------------------
+
+    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row pos vocab"]:
+        """Logits at the read positions and tokens. The rows share their stack and, in a causal one, their first position."""
+        stack = rows[0].stack
+        end = self._run_stack(stack, rows)
+        if stack != self.adapter.order[-1]:
+            end = self._decode(self.adapter.final(stack, end))
+        else:
+            end = self.adapter.final(stack, end)
+        vocab = self.run.reading.vocab
+        return self.adapter.unembed(end, None if vocab is None else torch.tensor(vocab, device=end.device))
+
+    def _run_stack(self, stack: str, rows: Sequence[Row]) -> Tensor:
+        """Run rows to the end of their stack; at read positions where it feeds the head, at all positions elsewhere."""
+        spec, blocks = self.adapter.stacks[stack], self.blocks(stack)
+        first = min(row.first for row in rows) if spec.causal else 0
+        feeds_head = stack == self.adapter.order[-1]
+        x: Tensor | None = None
+        done: list[int] = []
+        for layer in range(min(r.layer for r in rows), spec.n_layers):
+            last = feeds_head and layer == spec.n_layers - 1
+            new = [i for i, row in enumerate(rows) if row.layer == layer]
+            updated = None if last or spec.causal else self._update_windows(stack, layer, [rows[i] for i in new])
+            if new and updated is None:
+                entered = self._enter(stack, layer, [rows[i] for i in new], first)
+                x = entered if x is None else torch.cat((x, entered))
+                done += new
+            if x is not None:
+                x = self._layer(blocks[layer], layer, x, first, stack, last)
+            if updated is not None:
+                x = updated if x is None else torch.cat((x, updated))
+                done += new
+        late = [i for i, row in enumerate(rows) if row.layer == spec.n_layers]
+        if late:
+            entered = self._enter(stack, spec.n_layers, [rows[i] for i in late], first)
+            if feeds_head:
+                entered = entered[:, [p - first for p in self._read_from(first)]]
+            x = entered if x is None else torch.cat((x, entered))
+            done += late
+        assert x is not None
+        order = torch.empty(len(rows), dtype=torch.long)
+        order[torch.tensor(done)] = torch.arange(len(rows))
+        x = x[order.to(x.device)]
+        if feeds_head and first > 0:
+            x = self._with_earlier(stack, x, first)
+        return x
+
+    def _read_from(self, first: int) -> list[int]:
+        return [p for p in self.run.reading.positions if p >= first]
+
+    def _with_earlier(self, stack: str, x: Tensor, first: int) -> Tensor:
+        """Read positions before the first changed one are the base run's."""
+        earlier = [p for p in self.run.reading.positions if p < first]
+        if not earlier:
+            return x
+        base = self.run.stream(stack, self.adapter.stacks[stack].n_layers)[:, earlier]
+        return torch.cat((base.expand(len(x), -1, -1), x), 1)
+
+    def _enter(self, stack: str, layer: int, rows: Sequence[Row], first: int) -> Float[Tensor, "row suffix d_model"]:
+        base = self.run.stream(stack, layer)[:, first:]
+        x = base.repeat(len(rows), 1, 1)
+        groups: dict[tuple[Site, int], list[int]] = {}
+        for i, row in enumerate(rows):
+            groups.setdefault((row.site, len(row.positions)), []).append(i)
+        for members in groups.values():
+            value = self.entering([rows[i] for i in members])
+            at = torch.tensor([rows[i].positions for i in members], device=x.device) - first
+            x[torch.tensor(members, device=x.device)[:, None], at] = value
+        return x
+
+    def _layer(self, block: Block, layer: int, x: Tensor, first: int, stack: str, last: bool) -> Tensor:
+        """One whole layer on the suffix from ``first``; on read positions only where ``last``."""
+        spec = self.adapter.stacks[stack]
+        a, h = block.attn, block.attn_input(x)
+        positions = torch.arange(first, first + x.shape[1], device=x.device)
+        k, v = a.keys(h, positions), a.values(h)
+        if first:
+            k_base, v_base = self._base_keys_values(block, layer, stack)
+            k = torch.cat((k_base[:, :, :first].expand(len(x), -1, -1, -1), k), 2)
+            v = torch.cat((v_base[:, :, :first].expand(len(x), -1, -1, -1), v), 2)
+        if last:
+            keep = [p - first for p in self._read_from(first)]
+            x, h, positions = x[:, keep], h[:, keep], positions[keep]
+        mask: Tensor | None = None
+        if spec.causal:
+            mask = torch.arange(k.shape[2], device=x.device) <= positions[:, None]
+        elif a.bias is not None:
+            mask = a.bias(h, positions, k.shape[2])
+        mid = block.after_attn(x, a.out(a.attend(a.queries(h, positions), k, v, mask)))
+        if block.cross is not None:
+            mid = mid + block.cross.out(self._cross(layer, mid, None))
+        return block.mlp(mid)
+
+    def _update_windows(self, stack: str, layer: int, rows: Sequence[Row]) -> Tensor | None:
+        """Output of ``layer`` for rows that enter right before it with a short window changed; None where that does not pay."""
+        if not rows or self.blocks(stack)[layer].attn.bias is not None:
+            return None
+        n = self.run.stream(stack, layer).shape[1]
+        if max(len(row.positions) for row in rows) > n // 4:
+            return None
+        if self._windowed is None or self._windowed[0] != layer:
+            self._windowed = (layer, WindowedLayer(self.blocks(stack)[layer], self.run.stream(stack, layer)))
+        outputs = []
+        for row in rows:
+            at = torch.tensor(row.positions, device=self.adapter.device)
+            output = self._windowed[1].run(self.entering([row])[0], at)
+            if output is None:
+                return None
+            outputs.append(output)
+        return torch.stack(outputs)
+
+    # -- decoder of rows whose encoder was patched -----------------------------------------------------------------
+
+    def _decode(self, frames: Float[Tensor, "row frame d_model"]) -> Float[Tensor, "row pos d_model"]:
+        """Decoder states at the read positions when each row attends to its own ``frames``."""
+        positions = self.run.reading.positions
+        tokens = self.run.inputs.tokens
+        assert tokens is not None
+        n = positions[-1] + 1
+        x = self.adapter.embed(tokens[:1, :n]).expand(len(frames), -1, -1)
+        at = torch.arange(n, device=x.device)
+        blocks = self.blocks("decoder")
+        for layer, block in enumerate(blocks):
+            a, h = block.attn, block.attn_input(x)
+            k, v, here = a.keys(h, at), a.values(h), at
+            if layer == len(blocks) - 1:
+                here = torch.tensor(positions, device=x.device)
+                x, h = x[:, here], h[:, here]
+            mask = at <= here[:, None]
+            mid = block.after_attn(x, a.out(a.attend(a.queries(h, here), k, v, mask)))
+            assert block.cross is not None
+            x = block.mlp(mid + block.cross.out(self._cross(layer, mid, frames)))
+        return self.adapter.final("decoder", x)
+
+    def _cross(self, layer: int, mid: Tensor, frames: Tensor | None) -> Tensor:
+        """``cross_z`` for the stream ``mid``, attending to the base run's frames or to each row's own."""
+        block = self.blocks("decoder")[layer]
+        cross = block.cross
+        assert cross is not None and block.norm_cross is not None
+        q = cross.queries(block.norm_cross(mid), torch.arange(mid.shape[1], device=mid.device))
+        if frames is None:
+            return cross.attend_shared(q, *self._cross_keys_values(layer))
+        if q.shape[2] * (cross.n_heads - 1) < frames.shape[2]:
+            return cross.attend_folded(q, frames)
+        everywhere = torch.arange(frames.shape[1], device=mid.device)
+        return cross.attend(q, cross.keys(frames, everywhere), cross.values(frames))
+
+    def _cross_keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
+        if layer not in self._cross_kv:
+            cross = self.blocks("decoder")[layer].cross
+            assert cross is not None
+            frames = self.run.encoded
+            self._cross_kv[layer] = (
+                cross.keys(frames, torch.arange(frames.shape[1], device=frames.device)),
+                cross.values(frames),
+            )
+        return self._cross_kv[layer]
+
+    def _base_keys_values(self, block: Block, layer: int, stack: str) -> tuple[Tensor, Tensor]:
+        if layer not in self._base_kv:
+            x = self.run.stream(stack, layer)
+            h = block.attn_input(x)
+            self._base_kv[layer] = block.attn.keys(h, torch.arange(x.shape[1], device=x.device)), block.attn.values(h)
+        return self._base_kv[layer]
+
+    def blocks(self, stack: str) -> list[Block]:
+        """Layers of a stack, built once."""
+        if stack not in self._blocks:
+            self._blocks[stack] = self.adapter.blocks(stack)
+        return self._blocks[stack]
+
+
+def _gather(value: Tensor, at: Tensor, axis: int) -> Tensor:
+    """Each row's own positions along ``axis`` (1, or 2 for patterns)."""
+    index = at.view(at.shape[0], *(1 for _ in range(axis - 1)), at.shape[1], *(1 for _ in range(value.ndim - axis - 1)))
+    shape = list(value.shape)
+    shape[axis] = at.shape[1]
+    return value.gather(axis, index.expand(shape))
+
+
+def _weighted(pattern: Tensor, values: Tensor) -> Tensor:
+    """Attention weights ``[row, head, pos, key]`` times values ``[1, kv_head, key, d_head]``: ``z`` ``[row, pos, head, d_head]``."""
+    groups = pattern.shape[1] // values.shape[1]
+    return (pattern @ values.repeat_interleave(groups, 1)).transpose(1, 2)

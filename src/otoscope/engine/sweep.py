@@ -1,0 +1,234 @@
+"""Sweep: thousands of patches of one pair of runs, answered exactly with as little work as possible.
+
+``sweep(model, base, donor, patches, metrics)`` asks, for each patch, what the base run's logits become when the donor's
+value stands at one place. Results equal one full hooked forward per patch (``method="naive"``) to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otoscope.engine.base_run import BaseRun
+from otoscope.engine.cost import Cost, estimate
+from otoscope.engine.metrics import Metric, Reading
+from otoscope.engine.naive import naive_logits
+from otoscope.engine.patch import Patch
+from otoscope.engine.replay import Replay, Row
+from otoscope.errors import SiteError
+from otoscope.models.adapter import Adapter
+from otoscope.models.inputs import Inputs
+from otoscope.models.site import Site
+
+#: logits within this of each other are the same number: 10 times the exactness a sweep promises in float32
+NOISE = 1e-3
+
+
+class Store(Protocol):
+    """Where finished chunks are kept, so that a killed sweep resumes; a Run's step cache is one."""
+
+    def get(self, key: str) -> dict[str, np.ndarray] | None:
+        """Arrays saved under ``key``, or None."""
+
+    def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
+        """Save arrays under ``key``, whole or not at all."""
+
+
+@dataclass
+class SweepResult:
+    """Answers, in the order of the patches.
+
+    Attributes:
+        patches: what was asked.
+        values: metric -> value per patch; NaN where an interrupted sweep did not get.
+        base: metric -> value of the base run.
+        donors: metric -> value per donor.
+        logits: ``[patch, P, V]`` at the read positions and tokens, kept where the metrics read at most 16 tokens.
+        cost: what it was estimated to cost.
+        interrupted: whether Ctrl-C ended it early.
+    """
+
+    patches: list[Patch]
+    values: dict[str, np.ndarray]
+    base: dict[str, float]
+    donors: dict[str, np.ndarray]
+    logits: np.ndarray | None
+    cost: Cost
+    interrupted: bool = field(default=False)
+
+    def effects(self, metric: str | None = None, noise: float = NOISE) -> np.ndarray:
+        """Normalised effect per patch: ``(m_patched - m_base) / (m_donor - m_base)``.
+
+        0 leaves the base run as it is, 1 makes it the donor's. With the corrupt run as base it is the denoising effect
+        (sufficiency), with the clean run as base the noising effect (necessity). NaN where base and donor differ by no
+        more than ``noise``.
+        """
+        name = metric or next(iter(self.values))
+        donor = self.donors[name][[p.donor for p in self.patches]]
+        span = donor - self.base[name]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(np.abs(span) > noise, (self.values[name] - self.base[name]) / span, np.nan)
+
+
+@torch.no_grad()
+def sweep(
+    model: Any,
+    base: Inputs,
+    donor: Inputs | Sequence[Inputs],
+    patches: Sequence[Patch],
+    metrics: Metric | Sequence[Metric],
+    *,
+    method: Literal["replay", "naive"] = "replay",
+    memory_gb: float = 0.5,
+    announce: Callable[[Cost], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    store: Store | None = None,
+) -> SweepResult:
+    """Answer every patch.
+
+    Args:
+        model: a Model or its adapter.
+        base: the run to be patched, one item.
+        donor: the run(s) that values come from, one item each, of the same lengths.
+        patches: what to patch.
+        metrics: what to read from the logits.
+        method: ``replay`` (fast) or ``naive`` (one hooked forward each, the oracle).
+        memory_gb: budget for the activations of one batch.
+        announce: called once with the estimated cost, before anything long starts.
+        progress: called with (done, total) after every chunk.
+        store: keeps finished chunks; a sweep that was killed and is called again with the same store resumes.
+
+    Raises:
+        SiteError, TaskError: a patch or metric names what is not there, or lengths differ.
+    """
+    adapter: Adapter = getattr(model, "adapter", model)
+    donors = [donor] if isinstance(donor, Inputs) else list(donor)
+    patches = list(patches)
+    for patch in patches:
+        if not 0 <= patch.donor < len(donors):
+            raise SiteError(f"patch of '{patch.site}' names donor {patch.donor}, but {len(donors)} were given.")
+        patch.checked(adapter.stacks, 10**9, adapter.name)
+    reading = Reading.of(metrics, _n_outputs(adapter, base))
+    run = BaseRun.of(adapter, base, donors, patches, reading)
+    for patch in patches:
+        patch.checked(adapter.stacks, run.n_positions(Site.parse(patch.site)), adapter.name)
+
+    n_outputs = _n_outputs(adapter, base)
+    replay = Replay(run)
+    rows = {i: replay.row(p) for i, p in enumerate(patches) if _matters(run, p)}
+    lengths = {s: run.stream(s, adapter.stacks[s].n_layers).shape[1] for s in _stacks_of(run)}
+    cost = estimate(adapter, list(rows.values()), len(patches), lengths)
+    if announce:
+        announce(cost)
+
+    base_logits = run.logits[:1]
+    plain = reading.values(run.logits, base_logits, n_outputs)
+    result = SweepResult(
+        patches,
+        {name: np.full(len(patches), np.nan) for name in plain},
+        {name: float(v[0]) for name, v in plain.items()},
+        {name: v[1:].double().cpu().numpy() for name, v in plain.items()},
+        np.full((len(patches), *base_logits.shape[1:]), np.nan) if base_logits.shape[-1] <= 16 else None,
+        cost,
+    )
+    unchanged = [i for i in range(len(patches)) if i not in rows]
+    _write(result, reading, unchanged, base_logits.expand(len(unchanged), -1, -1), base_logits, n_outputs)
+    done = len(unchanged)
+    prefix = _fingerprint(run) if store else ""
+    try:
+        for chunk in _chunks(adapter, rows, lengths, memory_gb):
+            key = prefix + _key([patches[i].describe() for i in chunk]) if store else ""
+            saved = store.get(key) if store else None
+            if saved is not None:
+                logits = torch.from_numpy(saved["logits"]).to(base_logits)
+            else:
+                if method == "naive":
+                    logits = naive_logits(run, [patches[i] for i in chunk])
+                else:
+                    logits = replay.logits([rows[i] for i in chunk])
+                if store:
+                    store.put(key, {"logits": logits.float().cpu().numpy() if logits.dtype == torch.bfloat16 else logits.cpu().numpy()})
+            _write(result, reading, chunk, logits, base_logits, n_outputs)
+            done += len(chunk)
+            if progress:
+                progress(done, len(patches))
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
+
+
+def _n_outputs(adapter: Adapter, base: Inputs) -> int:
+    """Output positions of the model for these inputs."""
+    if adapter.order[-1] == "decoder":
+        return base.tokens.shape[1] if base.tokens is not None else 1
+    return adapter.clock("encoder", base.n_samples[0]).n_frames
+
+
+def _stacks_of(run: BaseRun) -> list[str]:
+    return [name for name, spec in run.adapter.stacks.items() if Site(name, spec.n_layers - 1, "resid_post") in run.cache]
+
+
+def _matters(run: BaseRun, patch: Patch) -> bool:
+    """Whether a patch can change a read position at all."""
+    site = Site.parse(patch.site)
+    if run.same(patch):
+        return False
+    feeds_head = site.stack == run.adapter.order[-1]
+    if not feeds_head or patch.positions is None:
+        return True
+    if run.adapter.stacks[site.stack].causal:
+        return min(patch.positions) <= max(run.reading.positions)
+    return True
+
+
+def _chunks(adapter: Adapter, rows: dict[int, Row], lengths: dict[str, int], memory_gb: float) -> list[list[int]]:
+    """Split rows into batches: one stack each, one first position each in a causal stack, within the memory budget."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for i, row in rows.items():
+        causal = adapter.stacks[row.stack].causal
+        groups.setdefault((row.stack, row.first if causal else 0), []).append(i)
+    size = torch.finfo(adapter.dtype).bits // 8
+    chunks = []
+    for (stack, first), members in groups.items():
+        spec, n = adapter.stacks[stack], lengths[stack]
+        per_token = size * (8 * spec.d_model + 3 * spec.d_mlp)
+        scores = size * spec.n_heads * n * n if not spec.causal and adapter.family == "wavlm" else 0
+        per_row = (n - first) * per_token + scores
+        most = max(1, int(memory_gb * 1e9 / max(per_row, 1)))
+        members.sort(key=lambda i: rows[i].layer)
+        chunks += [members[a : a + most] for a in range(0, len(members), most)]
+    return chunks
+
+
+def _write(
+    result: SweepResult, reading: Reading, index: Sequence[int], logits: Tensor, base: Tensor, n_outputs: int
+) -> None:
+    if not len(index):
+        return
+    for name, values in reading.values(logits, base, n_outputs).items():
+        result.values[name][list(index)] = values.double().cpu().numpy()
+    if result.logits is not None:
+        result.logits[list(index)] = logits.double().cpu().numpy()
+
+
+def _fingerprint(run: BaseRun) -> str:
+    """Key of a sweep in a store: its inputs' and the plain runs' exact numbers, so that nothing else can resume it."""
+    h = hashlib.sha256()
+    for tensor in (run.inputs.features, run.inputs.tokens, run.logits):
+        if tensor is not None:
+            h.update(tensor.double().cpu().numpy().tobytes())
+    h.update(json.dumps([run.adapter.name, run.reading.positions, run.reading.vocab]).encode())
+    return h.hexdigest()[:16] + "-"
+
+
+def _key(described: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
+
+

@@ -1,0 +1,131 @@
+"""What otoscope must know of a model family. One file per family derives from :class:`Adapter`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from otoscope.audio.clip import Clip
+from otoscope.errors import ModelError
+from otoscope.models import attention
+from otoscope.models.block import Block
+from otoscope.models.clock import FrameClock
+from otoscope.models.inputs import Inputs
+from otoscope.models.site import Site, StackSpec
+from otoscope.models.taps import Tap
+
+
+class Adapter(ABC):
+    """A loaded model and the knowledge of where its parts are.
+
+    Attributes:
+        hf: the transformers model itself, in eval mode; nothing of it is copied.
+        name: the name it was loaded by.
+        tokenizer: its tokenizer, or None.
+        feature_extractor: what turns samples into features, or None for text models.
+        stacks: its stacks by name.
+    """
+
+    family: ClassVar[str]
+    #: stacks in the order of computing; the last one feeds the head
+    order: ClassVar[tuple[str, ...]]
+    stacks: dict[str, StackSpec]
+
+    def __init__(self, hf: nn.Module, name: str = "", tokenizer: Any = None, feature_extractor: Any = None):
+        self.hf: Any = hf.eval()
+        self.name = name or type(hf).__name__
+        self.tokenizer = tokenizer
+        self.feature_extractor = feature_extractor
+        if hasattr(hf, "set_attn_implementation"):
+            self.hf.set_attn_implementation(attention.NAME)
+        self.stacks = self._stacks()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.hf.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.hf.parameters()).dtype
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate the model listens at, in Hz."""
+        return getattr(self.feature_extractor, "sampling_rate", 16000)
+
+    # -- structure -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _stacks(self) -> dict[str, StackSpec]:
+        """Describe the stacks, in the order of computing."""
+
+    @abstractmethod
+    def tap(self, site: Site) -> Tap:
+        """The tap of a whole site (index ignored)."""
+
+    @abstractmethod
+    def stack_module(self, stack: str) -> nn.Module:
+        """The module whose forward runs a stack; its keyword ``past_key_values`` tells where generation stands."""
+
+    def clock(self, stack: str, n_samples: int) -> FrameClock:
+        """Frame time of a stack for a recording of ``n_samples`` at the model's rate.
+
+        Raises:
+            ModelError: the positions of this stack are tokens, not time.
+        """
+        raise ModelError(f"the {stack} of {self.name} has no frame time: its positions are tokens, so name positions=.")
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def features(self, clips: Sequence[Clip]) -> Inputs:
+        """The model's input for these sounds (mono, resampled to :attr:`rate`); no tokens yet."""
+
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> Float[Tensor, "batch pos vocab"]:
+        """Logits at every output position, by the transformers model itself (final states for a headless encoder)."""
+
+    # -- replay: the same computing, enterable anywhere --------------------------------------------------------------
+
+    @abstractmethod
+    def blocks(self, stack: str) -> list[Block]:
+        """The layers of a transformer stack as arithmetic steps."""
+
+    @abstractmethod
+    def final(self, stack: str, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+        """What follows the last layer of a stack: its final norm, or nothing."""
+
+    @abstractmethod
+    def unembed(
+        self, x: Float[Tensor, "row pos d_model"], vocab: Int[Tensor, " vocab"] | None = None
+    ) -> Float[Tensor, "row pos vocab"]:
+        """Logits from the final states, for all tokens or only those in ``vocab``."""
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the first decoder layer reads for these tokens.
+
+        Raises:
+            ModelError: the model has no decoder.
+        """
+        raise ModelError(f"{self.name} has no decoder, so it takes no tokens.")
+
+
+def linear_rows(head: nn.Module, x: Tensor, vocab: Tensor | None) -> Tensor:
+    """Apply a linear head, or only the rows of its weight that ``vocab`` names."""
+    if vocab is None:
+        return head(x)
+    weight = head.weight[vocab]  # type: ignore[index]
+    bias = head.bias[vocab] if getattr(head, "bias", None) is not None else None  # type: ignore[index]
+    return nn.functional.linear(x, weight, bias)  # type: ignore[arg-type]
+
+
+def check_rate(clips: Sequence[Clip], rate: int) -> list[Clip]:
+    """The clips at the model's rate."""
+    return [clip if clip.rate == rate else clip.resample(rate) for clip in clips]

@@ -1,0 +1,130 @@
+"""Load a model by name or path into the adapter of its family."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from otoscope.errors import ModelError
+from otoscope.models.adapter import Adapter
+from otoscope.models.sources import resolve
+
+#: ``model_type`` of a configuration -> adapter class; a new family is one file and one line here
+FAMILIES = {
+    "whisper": "otoscope.models.whisper:WhisperAdapter",
+    "wav2vec2": "otoscope.models.wav2vec2:Wav2Vec2Adapter",
+    "hubert": "otoscope.models.hubert:HubertAdapter",
+    "wavlm": "otoscope.models.wavlm:WavLMAdapter",
+    "llama": "otoscope.models.language:LanguageAdapter",
+    "mistral": "otoscope.models.language:LanguageAdapter",
+    "qwen2": "otoscope.models.language:LanguageAdapter",
+    "qwen3": "otoscope.models.language:LanguageAdapter",
+}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def adapter_class(model_type: str, name: str = "the model") -> type[Adapter]:
+    """The adapter of a configuration's ``model_type``.
+
+    Raises:
+        ModelError: no adapter reads this family; the sentence lists those there are.
+    """
+    if model_type not in FAMILIES:
+        raise ModelError(
+            f"{name} is of the family '{model_type}', which otoscope cannot read: supported are {', '.join(FAMILIES)}."
+        )
+    module, _, cls = FAMILIES[model_type].partition(":")
+    return getattr(import_module(module), cls)
+
+
+def load_adapter(
+    name_or_path: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    revision: str | None = None,
+    offline: bool = False,
+) -> Adapter:
+    """Load weights, tokenizer and feature extractor.
+
+    Args:
+        name_or_path: an embedded name (``whisper-tiny.en``), a Hugging Face id, or a local folder in Hugging Face or
+            CTranslate2 format.
+        device: where to put the weights.
+        dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64``.
+        revision: branch, tag or commit of a hub model.
+        offline: never ask the network.
+
+    Raises:
+        ModelError: not found, not readable, not supported, or the device or dtype does not exist here.
+    """
+    torch_dtype = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(str(dtype))
+    if torch_dtype is None:
+        raise ModelError(f"'{dtype}' is not a dtype: expected one of {', '.join(_DTYPES)}.")
+    torch_device = _device(device)
+    source = resolve(name_or_path, revision=revision, offline=offline)
+    config = _config(source.path, name_or_path)
+    cls = adapter_class(config.get("model_type", "?"), name_or_path)
+    hf = _weights(source.path, config, torch_dtype, name_or_path).to(torch_device)
+    return cls(hf, source.name, _tokenizer(source.path), _feature_extractor(source.path, config))
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"the device '{device}' is not available here: expected cpu, cuda, cuda:0 or mps.") from error
+    return found
+
+
+def _config(path: Path, name: str) -> dict[str, Any]:
+    try:
+        return json.loads((path / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name} has no readable config.json in {path}: expected a Hugging Face model folder.") from error
+
+
+def _weights(path: Path, config: dict[str, Any], dtype: torch.dtype, name: str) -> Any:
+    import transformers
+
+    named = (config.get("architectures") or [""])[0]
+    ctc = named.endswith("ForCTC") or (named == "" and "vocab_size" in config and config.get("ctc_loss_reduction"))
+    match config["model_type"]:
+        case "whisper":
+            cls: Any = transformers.WhisperForConditionalGeneration
+        case "wav2vec2" | "hubert" | "wavlm":
+            cls = transformers.AutoModelForCTC if ctc else transformers.AutoModel
+        case _:
+            cls = transformers.AutoModelForCausalLM
+    try:
+        return cls.from_pretrained(path, dtype=dtype, local_files_only=True)
+    except Exception as error:
+        raise ModelError(
+            f"the weights of {name} in {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
+            "expected a complete model.safetensors that fits config.json; fetch the model again."
+        ) from error
+
+
+def _tokenizer(path: Path) -> Any:
+    import transformers
+
+    if not any((path / f).exists() for f in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        return None
+    return transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+
+def _feature_extractor(path: Path, config: dict[str, Any]) -> Any:
+    import transformers
+
+    if config["model_type"] not in ("whisper", "wav2vec2", "hubert", "wavlm"):
+        return None
+    if (path / "preprocessor_config.json").exists():
+        return transformers.AutoFeatureExtractor.from_pretrained(path, local_files_only=True)
+    if config["model_type"] == "whisper":
+        return transformers.WhisperFeatureExtractor(feature_size=config["num_mel_bins"])
+    return transformers.Wav2Vec2FeatureExtractor(do_normalize=config.get("feat_extract_norm") == "layer")

@@ -1,0 +1,104 @@
+"""Tiny random models of every family, with everything a test needs, built in milliseconds and offline."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import transformers as tf
+
+from otoscope.audio.clip import Clip
+from otoscope.engine.model import Model
+from otoscope.models.adapter import Adapter
+from otoscope.models.hubert import HubertAdapter
+from otoscope.models.inputs import Inputs
+from otoscope.models.language import LanguageAdapter
+from otoscope.models.wav2vec2 import Wav2Vec2Adapter
+from otoscope.models.wavlm import WavLMAdapter
+from otoscope.models.whisper import WhisperAdapter
+
+_SPEECH = {
+    "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40, "vocab_size": 11,
+    "conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (8, 8), "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "pad_token_id": 0,
+}  # fmt: skip
+_POST = {"do_stable_layer_norm": False, "feat_extract_norm": "group"}
+_PRE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+
+
+def _whisper() -> Adapter:
+    config = tf.WhisperConfig(
+        vocab_size=50, d_model=24, encoder_layers=3, decoder_layers=3, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=40, decoder_ffn_dim=40, num_mel_bins=8, max_source_positions=50,
+        max_target_positions=32, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3,
+    )  # fmt: skip
+    extractor = tf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    model = tf.WhisperForConditionalGeneration(config)
+    return WhisperAdapter(model, "tiny-whisper", None, extractor)
+
+
+def _speech(cls: type, config: type, adapter: type, **extra: object) -> Adapter:
+    extractor = tf.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    name = f"tiny-{adapter.family}"  # type: ignore[attr-defined]
+    return adapter(cls(config(**{**_SPEECH, **extra})), name, None, extractor)
+
+
+def _language(model: type, config: type) -> Adapter:
+    made = config(
+        vocab_size=50, hidden_size=24, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=2, head_dim=4,
+        intermediate_size=40, max_position_embeddings=64,
+    )  # fmt: skip
+    return LanguageAdapter(model(made), "tiny-language")
+
+
+FAMILIES = {
+    "whisper": _whisper,
+    "hubert-base": lambda: _speech(tf.HubertModel, tf.HubertConfig, HubertAdapter, **_POST),
+    "hubert-ctc-pre": lambda: _speech(tf.HubertForCTC, tf.HubertConfig, HubertAdapter, **_PRE),
+    "wav2vec2-ctc": lambda: _speech(tf.Wav2Vec2ForCTC, tf.Wav2Vec2Config, Wav2Vec2Adapter, **_POST),
+    "wav2vec2-pre": lambda: _speech(tf.Wav2Vec2Model, tf.Wav2Vec2Config, Wav2Vec2Adapter, **_PRE),
+    "wav2vec2-adapters": lambda: _speech(
+        tf.Wav2Vec2ForCTC, tf.Wav2Vec2Config, Wav2Vec2Adapter, **_PRE, adapter_attn_dim=6
+    ),
+    "wavlm-ctc": lambda: _speech(tf.WavLMForCTC, tf.WavLMConfig, WavLMAdapter, **_POST, num_buckets=16),
+    "wavlm-pre": lambda: _speech(tf.WavLMModel, tf.WavLMConfig, WavLMAdapter, **_PRE, num_buckets=16),
+    "llama": lambda: _language(tf.LlamaForCausalLM, tf.LlamaConfig),
+    "qwen2": lambda: _language(tf.Qwen2ForCausalLM, tf.Qwen2Config),
+    "qwen3": lambda: _language(tf.Qwen3ForCausalLM, tf.Qwen3Config),
+}
+
+
+def build(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Model:
+    """A tiny random model; weights are larger than the library's default, so that layers matter."""
+    torch.manual_seed(seed)
+    adapter = FAMILIES[family]()
+    with torch.no_grad():
+        for name, p in adapter.hf.named_parameters():
+            if p.ndim >= 2 and "conv" not in name:
+                p.normal_(0, 1.2 / p.shape[-1] ** 0.5 if "embed" not in name else 1.0)
+            elif "bias" in name:
+                p.normal_(0, 0.1)
+    adapter.hf.to(dtype)
+    return Model(adapter)
+
+
+def sound(seed: int, n_samples: int = 4000) -> Clip:
+    """Seeded noise with a moving band, as a clip at 16 kHz."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(n_samples) / 16000
+    tone = np.sin(2 * np.pi * (300 + 900 * rng.random()) * t * (1 + t))
+    return Clip((0.3 * tone + 0.1 * rng.standard_normal(n_samples)).astype(np.float32), 16000, name=f"sound-{seed}")
+
+
+def pair(model: Model, seed: int = 1, n_tokens: int = 7) -> tuple[Inputs, Inputs]:
+    """Two inputs of equal length that differ (in sound; in text for a language model)."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(2):
+        tokens = None
+        if model.family == "language":
+            tokens = rng.integers(4, 50, n_tokens).tolist()
+        elif model.family == "whisper":
+            tokens = [3, *np.random.default_rng(seed).integers(4, 50, n_tokens - 1).tolist()]
+        clips = None if model.family == "language" else sound(10 * seed + i)
+        made.append(model.inputs(clips, tokens=tokens))
+    return made[0], made[1]
