@@ -196,20 +196,20 @@ class Replay:
         spec = self.adapter.stacks[stack]
         a, h = block.attn, block.attn_input(x)
         positions = torch.arange(first, first + x.shape[1], device=x.device)
-        k, v = a.keys(h, positions), a.values(h)
-        if first:
-            k_base, v_base = self._base_keys_values(block, layer, stack)
-            k = torch.cat((k_base[:, :, :first].expand(len(x), -1, -1, -1), k), 2)
-            v = torch.cat((v_base[:, :, :first].expand(len(x), -1, -1, -1), v), 2)
+        k, v, suffix = a.keys(h, positions), a.values(h), positions
         if last:
             keep = [p - first for p in self._read_from(first)]
             x, h, positions = x[:, keep], h[:, keep], positions[keep]
-        mask: Tensor | None = None
-        if spec.causal:
-            mask = torch.arange(k.shape[2], device=x.device) <= positions[:, None]
-        elif a.bias is not None:
-            mask = a.bias(h, positions, k.shape[2])
-        mid = block.after_attn(x, a.out(a.attend(a.queries(h, positions), k, v, mask)))
+        q = a.queries(h, positions)
+        if spec.causal and first:
+            k_base, v_base = self._base_keys_values(block, layer, stack)
+            mask = suffix <= positions[:, None]
+            z = a.attend_after(q, k, v, k_base[:, :, :first], v_base[:, :, :first], mask)
+        elif spec.causal:
+            z = a.attend(q, k, v, suffix <= positions[:, None])
+        else:
+            z = a.attend(q, k, v, None if a.bias is None else a.bias(h, positions, k.shape[2]))
+        mid = block.after_attn(x, a.out(z))
         if block.cross is not None:
             mid = mid + block.cross.out(self._cross(layer, mid, None))
         return block.mlp(mid)

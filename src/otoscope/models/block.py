@@ -90,6 +90,32 @@ class Attention:
             k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale).transpose(1, 2)
 
+    def attend_after(
+        self,
+        q: Float[Tensor, "row head query d_head"],
+        k: Float[Tensor, "row kv_head suffix d_head"],
+        v: Float[Tensor, "row kv_head suffix d_head"],
+        k_before: Float[Tensor, "1 kv_head prefix d_head"],
+        v_before: Float[Tensor, "1 kv_head prefix d_head"],
+        mask: Bool[Tensor, "query suffix"],
+    ) -> Float[Tensor, "row query head d_head"]:
+        """Causal attention of a suffix whose prefix all rows share: the prefix's keys and values are never copied.
+
+        ``mask`` says which suffix keys a query sees; it sees the whole prefix.
+        """
+        rows, heads, n_query, _ = q.shape
+        kv, groups = self.n_kv_heads, heads // self.n_kv_heads
+        # the query heads of one key/value head, and their queries, side by side
+        q = q.reshape(rows, kv, groups * n_query, -1) * self.scale
+        folded = q.transpose(0, 1).reshape(kv, rows * groups * n_query, -1)
+        before = (folded @ k_before[0].transpose(-1, -2)).unflatten(1, (rows, -1)).transpose(0, 1)
+        own = (q @ k.transpose(-1, -2)).masked_fill_(~mask.repeat(groups, 1), float("-inf"))
+        weights = torch.cat((before, own), -1).softmax(-1)
+        w_before = weights[..., : k_before.shape[2]].transpose(0, 1).reshape(kv, rows * groups * n_query, -1)
+        mixed = (w_before @ v_before[0]).unflatten(1, (rows, -1)).transpose(0, 1)
+        z = mixed + weights[..., k_before.shape[2] :] @ v
+        return z.reshape(rows, heads, n_query, -1).transpose(1, 2)
+
     def attend_shared(
         self,
         q: Float[Tensor, "row head query d_head"],
