@@ -82,7 +82,7 @@ def test_annotation_loses_the_words_that_are_broken_and_no_other(name):
     done = apply(name, CLIP, (0.5, 1.0), **NEEDED.get(name, {}))
     said = [word.text for word in done.clip.words]
     if name == "splice":
-        assert said == ["one", "one two three", "three"], "the donor's words in the place of 'two'"
+        assert said == ["one", "one two", "three"], "the donor's words in the place of 'two'"
         return
     if "words" in done.breaks:
         assert said == ["one", "three"]

@@ -83,7 +83,7 @@ def write(path: str | os.PathLike[str], clip: Clip) -> Path:
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=suffix, dir=path.parent)
         with os.fdopen(handle, "wb") as raw:
-            soundfile.write(raw, clip.samples, clip.rate, format=kind, subtype=subtype)
+            soundfile.write(raw, _encoded(clip, suffix), clip.rate, format=kind, subtype=subtype)
             raw.flush()
             os.fsync(raw.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -96,6 +96,14 @@ def write(path: str | os.PathLike[str], clip: Clip) -> Path:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
     return path
+
+
+def _encoded(clip: Clip, suffix: str) -> np.ndarray:
+    if suffix != ".flac":
+        return clip.samples
+    # libsndfile scales floats by 2^23 - 1 and reads integers as n / 2^23; integers made here come back exactly
+    steps = np.clip(np.round(clip.samples.astype(np.float64) * 2**23), -(2**23), 2**23 - 1)
+    return steps.astype(np.int32) << 8
 
 
 def read_manifest(folder_or_tsv: str | os.PathLike[str], rate: int | None = None) -> list[Clip]:
@@ -239,9 +247,7 @@ def _why_unreadable(path: Path, error: soundfile.LibsndfileError) -> str:
     if looks_like_text:
         return f"The file {path} is text, not sound; give a {FORMATS} file."
     reason = error.error_string.rstrip(".")
-    return (
-        f"The file {path} is damaged or not a sound file ({reason}); give a {FORMATS} file, or convert it with ffmpeg."
-    )
+    return f"The file {path} is damaged or not sound ({reason}); give a {FORMATS} file, or convert it with ffmpeg."
 
 
 def _mixed_down(samples: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
