@@ -21,12 +21,11 @@ def saved(path, samples=TONE, rate=RATE, **options):
     return path
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("suffix", "channels"), [(s, c) for s in ("wav", "flac", "ogg", "mp3") for c in (1, 2, 4) if (s, c) != ("mp3", 4)]
+)
 def test_reads_common_formats_at_any_rate_and_channel_count(tmp_path, suffix, rate, channels):
-    if suffix == "mp3" and channels > 2:
-        pytest.skip("mp3 holds at most two channels")
     tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
     path = saved(tmp_path / f"tone.{suffix}", np.tile(tone[:, None], (1, channels)), rate)
     clip = read(path, 16000)

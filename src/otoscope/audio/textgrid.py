@@ -28,14 +28,14 @@ def read_textgrid(path: str | os.PathLike[str]) -> dict[str, tuple[Span, ...]]:
     missing, not a TextGrid, or ends early.
     """
     path = Path(path)
-    values = _values(path)
+    values = _values(_text(path))
     try:
         if next(values) != "ooTextFile" or next(values) != "TextGrid":
             raise ValueError
         _skip(values, 2)  # start and end of the whole
         count = int(float(next(values))) if next(values) == "<exists>" else 0
         tiers = [_tier(values) for _ in range(count)]
-    except (StopIteration, ValueError, RuntimeError, AudioError) as error:
+    except (StopIteration, ValueError, AudioError) as error:
         raise AudioError(
             f"The file {path} is not a whole TextGrid; write it again as text, short or long, from Praat or MFA."
         ) from error
@@ -58,14 +58,17 @@ def with_textgrid(clip: Clip, path: str | os.PathLike[str]) -> Clip:
     return clip.replace(words=words, phones=phones, text=text)
 
 
-def _values(path: Path) -> Iterator[str]:
-    """Strings, flags and numbers (as text) in their order."""
+def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise AudioError(f"There is no readable TextGrid {path} ({error.strerror}); check the path.") from error
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    text = raw.decode(encoding, errors="replace")
+    return raw.decode(encoding, errors="replace")
+
+
+def _values(text: str) -> Iterator[str]:
+    """Strings, flags and numbers (as text) in their order."""
     for match in _VALUE.finditer(text):
         if match["skip"] is None:
             yield match["text"].replace('""', '"') if match["text"] is not None else match.group()

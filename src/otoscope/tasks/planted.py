@@ -75,7 +75,9 @@ def overwrite_pairs(
             f"None of the {len(clips)} clips has a content word inside it of {min_duration:g} to {max_duration:g} s; "
             "give longer sentences or a smaller min_duration."
         )
-    order = np.random.default_rng(seed).permutation(len(clips)) if n is not None else np.arange(len(clips))
+    order: list[int] = list(range(len(clips)))
+    if n is not None:
+        order = np.random.default_rng(seed).permutation(len(clips)).tolist()
     pairs: list[Pair] = []
     for index in order:
         clip = clips[index]
