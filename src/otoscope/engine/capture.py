@@ -98,7 +98,9 @@ def recording(adapter: Adapter, sites: Sequence[Site], *, stop: bool = False) ->
                 if site not in values:
                     values[site] = value
                 elif site.point in PATTERN_POINTS:
-                    raise SiteError(f"'{site}' changes its shape at every generated token: capture it on the whole text.")
+                    raise SiteError(
+                        f"'{site}' changes its shape at every generated token: capture it on the whole text."
+                    )
                 else:
                     values[site] = torch.cat((values[site], value), 1)
                 if stop and last:
@@ -129,10 +131,15 @@ def capture(
     Raises:
         SiteError: the model has no such site.
     """
-    from otoscope.engine.intervene import intervening
+    from otoscope.engine.intervene import check_tokens, intervening
 
     wanted = resolve_sites(adapter, sites)
-    with torch.set_grad_enabled(grad), intervening(adapter, inputs, interventions), recording(adapter, wanted) as values:
+    check_tokens(adapter, inputs, interventions)
+    with (
+        torch.set_grad_enabled(grad),
+        intervening(adapter, inputs, interventions),
+        recording(adapter, wanted) as values,
+    ):
         logits = adapter.forward(inputs)
     return Output(logits, Cache({site: values[site] for site in wanted}))
 
@@ -141,9 +148,10 @@ def capture_until(
     adapter: Adapter, inputs: Inputs, sites: Sequence[Site], interventions: Sequence[Intervention] = ()
 ) -> Cache:
     """Values at ``sites`` by a forward that ends at the last of them."""
-    from otoscope.engine.intervene import intervening
+    from otoscope.engine.intervene import check_tokens, intervening
 
     wanted = in_order(adapter, set(sites))
+    check_tokens(adapter, inputs, interventions)
     with torch.no_grad(), intervening(adapter, inputs, interventions), recording(adapter, wanted, stop=True) as values:
         try:
             adapter.forward(inputs)

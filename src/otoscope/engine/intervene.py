@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def _where(positions: Any, heads: Any, neurons: Any, seconds: Any) -> dict[str, 
     def seq(value: Any) -> tuple[int, ...] | None:
         if value is None:
             return None
-        return (int(value),) if isinstance(value, int) else tuple(int(v) for v in value)
+        return (int(value),) if isinstance(value, Integral) else tuple(int(v) for v in value)
 
     return {
         "positions": seq(positions),
@@ -62,34 +63,52 @@ def _where(positions: Any, heads: Any, neurons: Any, seconds: Any) -> dict[str, 
 
 
 def replace_with(
-    site: Site | str, value: Tensor, *, positions: Any = None, heads: Any = None, neurons: Any = None, seconds: Any = None
+    site: Site | str,
+    value: Tensor,
+    *,
+    positions: Any = None,
+    heads: Any = None,
+    neurons: Any = None,
+    seconds: Any = None,
 ) -> Intervention:
     """Put ``value`` in place of what is there.
 
     ``value`` broadcasts to the site's whole value, so a donor's captured tensor fits as it is; or it has as many
-    positions as ``positions``.
+    positions as ``positions``; or it is what a cache gives for one head or neuron, where ``site`` names the same one.
     """
     where = _where(positions, heads, neurons, seconds)
 
     def change(x: Tensor, at: Tensor) -> Tensor:
-        new = value.to(x)
-        chosen = where["positions"]
-        axis = 2 if new.ndim == 4 and x.ndim == 4 and new.shape[1] == x.shape[1] and new.shape[1] != x.shape[2] else 1
-        if new.ndim == x.ndim and new.shape[axis] not in (1, x.shape[axis]):
-            if chosen is not None and new.shape[axis] == len(chosen):
-                full = x.clone()
-                keep = [i for i, p in enumerate(at.tolist()) if p in chosen]
-                rows = [chosen.index(at[i].item()) for i in keep]
-                return full.index_copy_(axis, torch.tensor(keep, device=x.device), new.index_select(axis, torch.tensor(rows)))
-            if int(at[-1]) < new.shape[axis]:  # generation: the donor covers more of the sequence than this step
-                return new.index_select(axis, at.to(new.device)).expand_as(x)
+        new, axis, chosen = _like(site, value.to(x), x), _pos_axis(site), where["positions"]
+        if new.ndim < x.ndim or new.shape[axis] == 1:
+            return new.expand_as(x)
+        given, n = new.shape[axis], x.shape[axis]
+        if chosen is not None and given == len(chosen) and (given != n or max(chosen) > int(at[-1])):
+            rows = {p: i for i, p in enumerate(chosen)}
+            new = new.index_select(axis, torch.tensor([rows.get(p, 0) for p in at.tolist()], device=x.device))
+        # generation: the donor covers more of the text than this step
+        elif given != n and str(site).startswith("decoder") and int(at[-1]) < given:
+            new = new.index_select(axis, at)
+        elif given != n:
             raise SiteError(
-                f"the value for '{site}' has {new.shape[axis]} positions where the model has {x.shape[axis]}: use sounds or "
-                "texts of equal length, or name as many positions."
+                f"the value for '{site}' has {given} positions where the model has {n}: use sounds or texts of equal "
+                "length, or name as many positions."
             )
         return new.expand_as(x)
 
     return Intervention(site, change, **where, name="replace")
+
+
+def _pos_axis(site: Site | str) -> int:
+    """Axis of the positions: patterns have their heads before it."""
+    return 2 if "pattern" in str(site) else 1
+
+
+def _like(site: Site | str, value: Tensor, x: Tensor) -> Tensor:
+    """One head's or neuron's value, as a cache gives it, with the axis back that the index took away."""
+    if str(site).count(".") < 3 or value.ndim != x.ndim - 1 or value.ndim < 2:
+        return value
+    return value.unsqueeze(x.ndim - 1 if x.ndim == 3 else 3 - _pos_axis(site))
 
 
 def add(
@@ -103,7 +122,13 @@ def add(
 
 
 def scale(
-    site: Site | str, factor: float, *, positions: Any = None, heads: Any = None, neurons: Any = None, seconds: Any = None
+    site: Site | str,
+    factor: float,
+    *,
+    positions: Any = None,
+    heads: Any = None,
+    neurons: Any = None,
+    seconds: Any = None,
 ) -> Intervention:
     """Multiply by ``factor``; 0 removes."""
     return Intervention(site, lambda x, _: x * factor, **_where(positions, heads, neurons, seconds), name="scale")
@@ -120,8 +145,10 @@ def project_out(
     """
     stacked = directions if directions.ndim == 2 else directions[None]
     basis, upper = torch.linalg.qr(stacked.double().T)
-    if (upper.diagonal().abs() < 1e-9 * upper.diagonal().abs().max().clamp(min=1e-30)).any():
-        raise SiteError(f"the directions to project out of '{site}' are linearly dependent or zero: give independent ones.")
+    if len(stacked) > stacked.shape[1] or (upper.diagonal().abs() < 1e-9 * upper.diagonal().abs().max().clamp(min=1e-30)).any():
+        raise SiteError(
+            f"the directions to project out of '{site}' are linearly dependent or zero: give independent ones."
+        )
 
     def change(x: Tensor, _: Tensor) -> Tensor:
         b = basis.to(x)
@@ -131,10 +158,20 @@ def project_out(
 
 
 def mean_ablate(
-    site: Site | str, reference: Tensor, *, positions: Any = None, heads: Any = None, neurons: Any = None, seconds: Any = None
+    site: Site | str,
+    reference: Tensor,
+    *,
+    positions: Any = None,
+    heads: Any = None,
+    neurons: Any = None,
+    seconds: Any = None,
 ) -> Intervention:
-    """Replace by the mean of ``reference`` over its items and positions (``[batch, pos, ...]`` at the same site)."""
-    mean = reference.mean(dim=(0, 1), keepdim=True)
+    """Replace by the mean of ``reference`` over its items and positions.
+
+    ``reference`` is a captured value of the same site, ``[batch, pos, ...]`` (``[batch, head, pos, key]`` for a pattern);
+    cut the frames of padding off it first.
+    """
+    mean = reference.mean(dim=(0, _pos_axis(site)), keepdim=True)
     return replace(replace_with(site, mean, **_where(positions, heads, neurons, seconds)), name="mean_ablate")
 
 
@@ -142,15 +179,20 @@ def resample_ablate(
     site: Site | str, reference: Tensor, seed: int = 0, *, positions: Any = None, heads: Any = None, neurons: Any = None,
     seconds: Any = None,
 ) -> Intervention:  # fmt: skip
-    """Replace each position by a random one of ``reference`` (``[batch, pos, ...]`` at the same site), seeded."""
-    pool = reference.flatten(0, 1)
+    """Replace each position by a random one of ``reference``, seeded.
+
+    ``reference`` is a captured value of the same site, as in :func:`mean_ablate`. The draw depends on the seed and the
+    position alone, so generation with a cache draws what one pass over the whole text draws.
+    """
+    axis = _pos_axis(site)
+    pool = reference.movedim(axis, 1).flatten(0, 1)
 
     def change(x: Tensor, at: Tensor) -> Tensor:
         draws = [
             torch.randint(len(pool), (x.shape[0],), generator=torch.Generator().manual_seed(seed * 1_000_003 + int(p)))
             for p in at
         ]
-        return pool.to(x)[torch.stack(draws, 1).to(x.device)]
+        return pool.to(x)[torch.stack(draws, 1).to(x.device)].movedim(1, axis)
 
     return Intervention(site, change, **_where(positions, heads, neurons, seconds), name="resample_ablate")
 
@@ -185,6 +227,21 @@ def intervening(adapter: Adapter, inputs: Inputs | None, interventions: Sequence
         yield
 
 
+def check_tokens(adapter: Adapter, inputs: Inputs, interventions: Sequence[Intervention]) -> None:
+    """Refuse decoder positions that one run over ``inputs`` never reaches (while generating, they may still come).
+
+    Raises:
+        SiteError: a position lies beyond the tokens.
+    """
+    n = 1 if inputs.tokens is None else inputs.tokens.shape[1]
+    for one in interventions:
+        for site in expand(one.site, adapter.stacks, adapter.name):
+            if site.stack == "decoder" and max(one.positions or (0,)) >= n:
+                raise SiteError(
+                    f"'{site}' has no position {max(one.positions or ())}: the positions of these tokens are 0 to {n - 1}."
+                )
+
+
 def _note_offset(offsets: dict[str, int], stack: str) -> Callable[[nn.Module, tuple, dict], None]:
     def hook(_module: nn.Module, _args: tuple, kwargs: dict) -> None:
         past = kwargs.get("past_key_values")
@@ -217,7 +274,18 @@ def _visit(
                 flags[list(chosen)] = True
                 part = _along(flags, axis, value.ndim)
                 mask = part if mask is None else mask & part
-        changed = one.change(value, at)
+        try:
+            changed = one.change(value, at)
+        except RuntimeError as error:
+            raise SiteError(
+                f"'{one.name}' does not fit '{site}', whose value here has the shape {tuple(value.shape)}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        if changed.shape != value.shape:
+            raise SiteError(
+                f"'{one.name}' made the shape {tuple(changed.shape)} of the value at '{site}', which must keep its shape "
+                f"{tuple(value.shape)}."
+            )
         return changed if mask is None else torch.where(mask, changed, value)
 
     return visit
@@ -236,18 +304,26 @@ def _selection(
     if site.index is not None:
         heads, neurons = ((site.index,), neurons) if site.point in HEAD_POINTS else (heads, (site.index,))
     if one.seconds is not None:
+        if positions is not None:
+            raise SiteError(f"the change at '{site}' names positions and seconds: give one of the two.")
+        if not spec.frame_rate:
+            raise SiteError(f"the positions of '{site}' are tokens, not time: name positions instead of seconds.")
         if inputs is None:
             raise SiteError(f"a window in seconds at '{site}' needs to know the sound: pass inputs= as well.")
         positions = tuple(adapter.clock(site.stack, max(inputs.n_samples, default=0)).frames(*one.seconds))
     if heads is not None:
         if site.point not in HEAD_POINTS:
             raise SiteError(f"'{site}' has no heads: name z, pattern, cross_z or cross_pattern.")
+        if not heads or min(heads) < 0:
+            raise SiteError(f"heads {heads} at '{site}' are not usable: expected numbers from 0 to {spec.n_heads - 1}.")
         for head in heads:
             check(Site(site.stack, site.layer, site.point, head), adapter.stacks, adapter.name)
     if neurons is not None:
         width = {"mlp_post": spec.d_mlp, "z": spec.d_head, "cross_z": spec.d_head}.get(site.point, spec.d_model)
-        if site.point in PATTERN_POINTS or min(neurons) < 0 or max(neurons) >= width:
-            raise SiteError(f"'{site}' has no neuron {max(neurons)}: its last dimension has {width}.")
+        bad = [n for n in neurons if not 0 <= n < width]
+        if site.point in PATTERN_POINTS or bad or not neurons:
+            last = "keys, not neurons" if site.point in PATTERN_POINTS else f"{width} neurons"
+            raise SiteError(f"'{site}' has no neurons {bad or neurons}: its last dimension has {last}.")
     if positions is not None and (not positions or min(positions) < 0):
         raise SiteError(f"positions {positions} at '{site}' are not usable: expected numbers from 0 up.")
     return positions, heads, neurons

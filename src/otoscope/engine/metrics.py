@@ -147,7 +147,9 @@ class Reading:
         for metric in chosen:
             for p in metric.positions:
                 if not -n_positions <= p < n_positions:
-                    raise TaskError(f"{metric.name} reads position {p}, but the output has {n_positions}: 0 to {n_positions - 1}.")
+                    raise TaskError(
+                        f"{metric.name} reads position {p}, but the output has {n_positions}: 0 to {n_positions - 1}."
+                    )
                 positions.add(p % n_positions)
         vocabs = [m.vocab for m in chosen]
         vocab = None if any(v is None for v in vocabs) else tuple(dict.fromkeys(t for v in vocabs for t in v or ()))

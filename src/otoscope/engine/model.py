@@ -151,7 +151,9 @@ class Model:
         """
         return intervening(self.adapter, inputs, interventions)
 
-    def sweep(self, base: Inputs, donor: Inputs | Sequence[Inputs], patches: Any, metrics: Any, **options: Any) -> SweepResult:
+    def sweep(
+        self, base: Inputs, donor: Inputs | Sequence[Inputs], patches: Any, metrics: Any, **options: Any
+    ) -> SweepResult:
         """Many patches of one pair of runs, exactly and fast: see :func:`otoscope.engine.sweep.sweep`."""
         return sweep(self, base, donor, patches, metrics, **options)
 

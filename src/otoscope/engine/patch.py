@@ -57,7 +57,7 @@ class Patch:
             SiteError: unknown site, head, neuron or position.
         """
         site = check(Site.parse(self.site), stacks, model)
-        heads, neurons = self.parts()
+        heads, _ = self.parts()
         spec = stacks[site.stack]
         if heads is not None and site.point not in HEAD_POINTS:
             raise SiteError(f"'{site}' has no heads: name z, pattern, cross_z or cross_pattern.")
@@ -81,7 +81,9 @@ class Patch:
         }
 
 
-def merge(base: Tensor, new: Tensor, heads: tuple[int, ...] | None, neurons: tuple[int, ...] | None, head_axis: int) -> Tensor:
+def merge(
+    base: Tensor, new: Tensor, heads: tuple[int, ...] | None, neurons: tuple[int, ...] | None, head_axis: int
+) -> Tensor:
     """``new`` in the chosen heads and channels, ``base`` elsewhere; shapes broadcast."""
     if heads is None and neurons is None:
         return new.expand_as(base) if new.shape != base.shape else new

@@ -75,7 +75,11 @@ class Replay:
             source = self.run.cache[site][row.patch.donor + 1 :][:1] if given is None else given.to(base_value)
             if source.shape[axis] == 1 and base_value.shape[axis] != 1:
                 source = source.expand_as(base_value)
-            new = source if source.shape[axis] == at.shape[1] != base_value.shape[axis] else _gather(source, at[i : i + 1], axis)
+            new = (
+                source
+                if source.shape[axis] == at.shape[1] != base_value.shape[axis]
+                else _gather(source, at[i : i + 1], axis)
+            )
             heads, neurons = row.patch.parts()
             merged.append(merge(base_here[i : i + 1], new, heads, neurons, 1 if axis == 2 else 2))
         return self._finish_layer(site, torch.cat(merged), at)
@@ -259,7 +263,8 @@ class Replay:
         """``cross_z`` for the stream ``mid``, attending to the base run's frames or to each row's own."""
         block = self.blocks("decoder")[layer]
         cross = block.cross
-        assert cross is not None and block.norm_cross is not None
+        assert cross is not None
+        assert block.norm_cross is not None
         q = cross.queries(block.norm_cross(mid), torch.arange(mid.shape[1], device=mid.device))
         if frames is None:
             return cross.attend_shared(q, *self._cross_keys_values(layer))

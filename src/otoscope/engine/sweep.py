@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,14 +31,8 @@ from otoscope.models.site import Site
 NOISE = 1e-3
 
 
-class Store(Protocol):
-    """Where finished chunks are kept, so that a killed sweep resumes; a Run's step cache is one."""
-
-    def get(self, key: str) -> dict[str, np.ndarray] | None:
-        """Arrays saved under ``key``, or None."""
-
-    def put(self, key: str, arrays: dict[str, np.ndarray]) -> None:
-        """Save arrays under ``key``, whole or not at all."""
+#: ``step(key, compute)`` returns what an earlier, killed run stored under ``key``, or computes and stores it
+Step = Callable[[str, Callable[[], Any]], Any]
 
 
 @dataclass
@@ -89,7 +83,7 @@ def sweep(
     memory_gb: float = 0.5,
     announce: Callable[[Cost], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    store: Store | None = None,
+    step: Step | None = None,
 ) -> SweepResult:
     """Answer every patch.
 
@@ -103,7 +97,7 @@ def sweep(
         memory_gb: budget for the activations of one batch.
         announce: called once with the estimated cost, before anything long starts.
         progress: called with (done, total) after every chunk.
-        store: keeps finished chunks; a sweep that was killed and is called again with the same store resumes.
+        step: keeps finished chunks, such as ``Run.step``; a sweep that was killed and is called again resumes.
 
     Raises:
         SiteError, TaskError: a patch or metric names what is not there, or lengths differ.
@@ -141,20 +135,20 @@ def sweep(
     unchanged = [i for i in range(len(patches)) if i not in rows]
     _write(result, reading, unchanged, base_logits.expand(len(unchanged), -1, -1), base_logits, n_outputs)
     done = len(unchanged)
-    prefix = _fingerprint(run) if store else ""
+    prefix = _fingerprint(run) if step else ""
     try:
         for chunk in _chunks(adapter, rows, lengths, memory_gb):
-            key = prefix + _key([patches[i].describe() for i in chunk]) if store else ""
-            saved = store.get(key) if store else None
-            if saved is not None:
-                logits = torch.from_numpy(saved["logits"]).to(base_logits)
-            else:
+
+            def compute(chunk: list[int] = chunk) -> Tensor:
                 if method == "naive":
-                    logits = naive_logits(run, [patches[i] for i in chunk])
-                else:
-                    logits = replay.logits([rows[i] for i in chunk])
-                if store:
-                    store.put(key, {"logits": logits.float().cpu().numpy() if logits.dtype == torch.bfloat16 else logits.cpu().numpy()})
+                    return naive_logits(run, [patches[i] for i in chunk])
+                return replay.logits([rows[i] for i in chunk])
+
+            if step is None:
+                logits = compute()
+            else:
+                saved = step(prefix + _key([patches[i] for i in chunk]), lambda: compute().double().cpu().numpy())
+                logits = torch.from_numpy(np.asarray(saved)).to(base_logits)
             _write(result, reading, chunk, logits, base_logits, n_outputs)
             done += len(chunk)
             if progress:
@@ -172,7 +166,9 @@ def _n_outputs(adapter: Adapter, base: Inputs) -> int:
 
 
 def _stacks_of(run: BaseRun) -> list[str]:
-    return [name for name, spec in run.adapter.stacks.items() if Site(name, spec.n_layers - 1, "resid_post") in run.cache]
+    return [
+        name for name, spec in run.adapter.stacks.items() if Site(name, spec.n_layers - 1, "resid_post") in run.cache
+    ]
 
 
 def _matters(run: BaseRun, patch: Patch) -> bool:
@@ -228,7 +224,11 @@ def _fingerprint(run: BaseRun) -> str:
     return h.hexdigest()[:16] + "-"
 
 
-def _key(described: list[dict[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
-
-
+def _key(patches: list[Patch]) -> str:
+    """Key of a chunk: what its patches are, explicit values included."""
+    h = hashlib.sha256()
+    for patch in patches:
+        h.update(json.dumps(patch.describe(), sort_keys=True).encode())
+        if patch.value is not None:
+            h.update(patch.value.double().cpu().numpy().tobytes())
+    return h.hexdigest()[:24]

@@ -66,6 +66,4 @@ class Inputs:
                 raise TaskError(f"inputs of unequal {name} ({shapes}) cannot be compared: make them of equal length.")
             return torch.cat(tensors)
 
-        return Inputs(
-            cat("features"), cat("feature_mask"), cat("tokens"), tuple(n for i in items for n in i.n_samples)
-        )
+        return Inputs(cat("features"), cat("feature_mask"), cat("tokens"), tuple(n for i in items for n in i.n_samples))

@@ -86,7 +86,9 @@ def _config(path: Path, name: str) -> dict[str, Any]:
     try:
         return json.loads((path / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name} has no readable config.json in {path}: expected a Hugging Face model folder.") from error
+        raise ModelError(
+            f"{name} has no readable config.json in {path}: expected a Hugging Face model folder."
+        ) from error
 
 
 def _weights(path: Path, config: dict[str, Any], dtype: torch.dtype, name: str) -> Any:

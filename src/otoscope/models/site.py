@@ -138,7 +138,9 @@ def check(site: Site, stacks: Mapping[str, StackSpec], model: str = "this model"
         width = spec.width(site.point)
         kind = "head" if site.point in HEAD_POINTS else "neuron"
         if width == 0:
-            raise SiteError(f"'{site}' has an index, but {site.point} has neither heads nor neurons: drop '.{site.index}'.")
+            raise SiteError(
+                f"'{site}' has an index, but {site.point} has neither heads nor neurons: drop '.{site.index}'."
+            )
         if site.index >= width:
             raise SiteError(f"{site.whole} of {model} has no {kind} {site.index}: its {kind}s are 0 to {width - 1}.")
     return site
@@ -163,7 +165,9 @@ def expand(pattern: str | Site, stacks: Mapping[str, StackSpec], model: str = "t
     parts = pattern.split(".")
     if not re.search(r"[*?]|\d-\d", pattern) and len(parts) > 1:
         return [check(Site.parse(pattern), stacks, model)]
-    stack_glob, layer_glob, point_glob, index_glob = (parts + ["*", "*", "*"])[:3] + [parts[3] if len(parts) > 3 else ""]
+    stack_glob, layer_glob, point_glob, index_glob = (parts + ["*", "*", "*"])[:3] + [
+        parts[3] if len(parts) > 3 else ""
+    ]
     found: list[Site] = []
     for spec in stacks.values():
         if not fnmatchcase(spec.name, stack_glob):

@@ -42,7 +42,11 @@ class Wav2Vec2Adapter(Adapter):
 
     def _stacks(self) -> dict[str, StackSpec]:
         c = self.hf.config
-        head = [name for name, _ in self.hf.named_children() if name not in (self.hf.base_model_prefix, "dropout", "lm_head")]
+        head = [
+            name
+            for name, _ in self.hf.named_children()
+            if name not in (self.hf.base_model_prefix, "dropout", "lm_head")
+        ]
         if getattr(c, "add_adapter", False) or (self.trunk is not self.hf and head):
             raise ModelError(
                 f"{self.name} is a {type(self.hf).__name__}, which otoscope cannot read yet: expected a base model or a "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class WhisperAdapter(Adapter):
         hop = getattr(self.feature_extractor, "hop_length", 160)
         return self.rate / hop / 2
 
-    def _layer(self, site: Site) -> nn.Module:
+    def _layer(self, site: Site) -> Any:
         return getattr(self.hf.model, site.stack).layers[site.layer]
 
     def tap(self, site: Site) -> Tap:
@@ -64,7 +65,7 @@ class WhisperAdapter(Adapter):
             return OutputTap(getattr(self.hf.model.encoder, f"conv{site.layer + 1}"), channels_first=True)
         layer = self._layer(site)
         heads = self.stacks[site.stack].n_heads
-        cross = getattr(layer, "encoder_attn", None)
+        cross: Any = getattr(layer, "encoder_attn", None)
         match site.point:
             case "resid_pre":
                 return InputTap(layer)
@@ -73,15 +74,15 @@ class WhisperAdapter(Adapter):
             case "z":
                 return InputTap(layer.self_attn.out_proj, heads)
             case "cross_z":
-                return InputTap(cross.out_proj, heads)  # type: ignore[union-attr]
+                return InputTap(cross.out_proj, heads)
             case "attn_out":
                 return OutputTap(layer.self_attn)
             case "cross_attn_out":
-                return OutputTap(cross)  # type: ignore[arg-type]
+                return OutputTap(cross)
             case "pattern":
                 return PatternTap(layer.self_attn)
             case "cross_pattern":
-                return PatternTap(cross)  # type: ignore[arg-type]
+                return PatternTap(cross)
             case "resid_mid":
                 return SumTap(layer, [layer.self_attn] if cross is None else [layer.self_attn, cross])
             case "mlp_post":
