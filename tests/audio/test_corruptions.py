@@ -115,6 +115,17 @@ def test_pink_noise_falls_by_3_db_per_octave_and_white_is_flat():
     assert slopes["white_noise"] == pytest.approx(0, abs=0.3)
 
 
+@pytest.mark.parametrize(
+    ("name", "key"), [("recorded_noise", "recording"), ("other_speaker", "other"), ("babble", "voices")]
+)
+def test_silence_around_a_given_recording_is_not_mixed_in(name, key):
+    bark = np.zeros(10 * RATE)
+    bark[5000:9000] = 0.3 * np.random.default_rng(0).standard_normal(4000)
+    for seed in range(5):
+        done = apply(name, CLIP, SPAN, seed=seed, snr_db=0.0, **{key: Clip(bark, RATE)})
+        assert (done.clip.samples != CLIP.samples).sum() >= 3900
+
+
 def test_babble_of_given_voices_uses_them():
     plain = apply("babble", CLIP, seed=2)
     given = apply("babble", CLIP, seed=2, voices=(OTHER, voice(0.3, 90, 2)))
@@ -310,7 +321,10 @@ def test_stretch_keeps_the_pitch_and_gives_the_length(ratio):
         (lambda: apply("white_noise", CLIP, (1.0, 0.5)), "0 <= start < end"),
         (lambda: apply("white_noise", CLIP, seed=-1), "seed is -1"),
         (lambda: apply("white_noise", Clip(np.zeros(100), RATE)), "silent, so no level relative to it exists"),
-        (lambda: apply("recorded_noise", CLIP, recording=Clip(np.zeros(100), RATE)), "sound to mix in is silent"),
+        (
+            lambda: apply("recorded_noise", CLIP, recording=Clip(np.zeros(100), RATE)),
+            "The sound to mix in, the clip, is silent",
+        ),
         (lambda: apply("time_shuffle", CLIP, (0.5, 0.54)), "fewer than two blocks of 50 ms"),
         (lambda: apply("band_pass", CLIP, low_hz=3000, high_hz=300), "swap them"),
         (lambda: describe("nothing"), "no corruption 'nothing'"),

@@ -143,6 +143,19 @@ def at_rate(clip: Clip, rate: int) -> Float[np.ndarray, " n"]:
     return clip.resample(rate).samples.astype(np.float64)
 
 
+def sounding(clip: Clip, rate: int) -> Float[np.ndarray, " n"]:
+    """The samples of a clip at ``rate`` Hz without the silence (60 dB under its peak) before and after its sound.
+
+    Many collections pad their recordings with zeros, and an excerpt of those would be no sound at all. Raises
+    ``AudioError`` when the whole clip is silent.
+    """
+    samples = at_rate(clip, rate)
+    loud = np.flatnonzero(np.abs(samples) > 1e-3 * np.abs(samples).max())
+    if not len(loud):
+        raise AudioError(f"The sound to mix in, {clip.who}, is silent; choose another recording.")
+    return samples[loud[0] : loud[-1] + 1]
+
+
 def _plain(value: Any) -> str | float | int | None:
     if isinstance(value, Clip):
         return value.name or value.digest()[:12]

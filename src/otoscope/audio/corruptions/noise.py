@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy import signal
 
 from otoscope.audio.clip import Clip
-from otoscope.audio.corruptions.base import Corruption, Target, at_rate, check_clip, in_range
+from otoscope.audio.corruptions.base import Corruption, Target, check_clip, in_range, sounding
 from otoscope.errors import AudioError
 
 #: Amplitude by frequency in Hz, both arrays of one shape.
@@ -95,7 +95,7 @@ class Babble(Corruption):
         babble = np.zeros(length)
         if self.voices:
             for voice in self.voices:
-                excerpt = looped(at_rate(voice, target.rate), length, target.rng)
+                excerpt = looped(sounding(voice, target.rate), length, target.rng)
                 babble += excerpt / max(float(np.sqrt(np.mean(np.square(excerpt)))), 1e-12)
         else:
             for _ in range(self.n_synthetic):
@@ -106,7 +106,7 @@ class Babble(Corruption):
 
 @dataclass(frozen=True)
 class RecordedNoise(Corruption):
-    """Add a given recording, from a seeded offset, repeated when it is too short."""
+    """Add a given recording, from a seeded offset, repeated when it is too short; silence at its ends is left out."""
 
     name = "recorded_noise"
     keeps = _UNDERNEATH
@@ -120,7 +120,7 @@ class RecordedNoise(Corruption):
 
     def alter(self, target: Target) -> Float[np.ndarray, " span"]:
         """Span plus recording at ``snr_db`` (dB)."""
-        noise = looped(at_rate(self.recording, target.rate), len(target.samples), target.rng)
+        noise = looped(sounding(self.recording, target.rate), len(target.samples), target.rng)
         return target.samples + scaled_to_snr(target, noise, self.snr_db)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from otoscope.audio.clip import Clip
-from otoscope.audio.corruptions.base import Corruption, Target, at_rate, check_clip, fade_samples, in_range
+from otoscope.audio.corruptions.base import Corruption, Target, at_rate, check_clip, fade_samples, in_range, sounding
 from otoscope.audio.corruptions.noise import scaled_to_snr
 from otoscope.audio.stretch import stretched
 from otoscope.errors import AudioError
@@ -35,7 +35,7 @@ class OtherSpeaker(Corruption):
 
     def alter(self, target: Target) -> Float[np.ndarray, " span"]:
         """Span plus the other speaker at ``snr_db`` (dB)."""
-        voice, length = at_rate(self.other, target.rate), len(target.samples)
+        voice, length = sounding(self.other, target.rate), len(target.samples)
         offset = int(target.rng.integers(abs(len(voice) - length) + 1))
         if len(voice) >= length:
             mixed_in = voice[offset : offset + length]
