@@ -51,25 +51,35 @@ def check_folder(folder: Path, cure: str) -> None:
         raise ModelError(f"'{folder}' has no config.json, so it is not a model folder: {cure}.")
     if "model_type" not in read_json(config):
         raise ModelError(f"'{config}' names no model_type, so it is not a Hugging Face model: {cure}.")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted({folder / str(name) for name in read_json(index).get("weight_map", {}).values()})
-    else:
-        shards = [folder / "model.safetensors"]
-        if not shards[0].is_file() and next(folder.glob("pytorch_model*.bin"), None):
-            return  # an older format whose only honest check is to load it
-    for shard in shards:
+    if not has_weights(folder):
+        raise ModelError(f"'{folder}' has no model.safetensors (or lacks one of its shards): {cure}.")
+    for shard in _shards(folder):
         check_safetensors(shard, cure)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether ``folder`` has all files of its weights: ``model.safetensors``, every shard of the index,
+    ``pytorch_model.bin`` or CTranslate2's ``model.bin``."""
+    if shards := _shards(folder):
+        return all(shard.is_file() for shard in shards)
+    # older formats, whose only honest check is to load them
+    return any(next(folder.glob(pattern), None) for pattern in ("pytorch_model*.bin", "model.bin"))
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The safetensors files that make up the weights; empty where they are in another format."""
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        return sorted({folder / str(name) for name in read_json(index).get("weight_map", {}).values()})
+    return [whole] if whole.is_file() else []
 
 
 def check_safetensors(path: Path, cure: str) -> None:
     """Compare a safetensors file's length with what its own header promises; reads the header only.
 
     Raises:
-        ModelError: it is missing, truncated or damaged.
+        ModelError: it is truncated or damaged.
     """
-    if not path.is_file():
-        raise ModelError(f"'{path}' is missing, so the model has no weights: {cure}.")
     size = path.stat().st_size
     with path.open("rb") as file:
         n_header = int.from_bytes(file.read(8), "little")

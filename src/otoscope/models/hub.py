@@ -7,6 +7,8 @@ import errno
 from pathlib import Path
 
 from otoscope.errors import ModelError
+from otoscope.models.checkpoint import has_weights, read_json
+from otoscope.models.convert_ct2 import is_ct2_folder
 from otoscope.models.embedded import EMBEDDED
 
 #: seconds until a silent hub counts as unreachable
@@ -37,9 +39,25 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (OSError, HFValidationError):  # LocalEntryNotFoundError is an OSError
         return None
-    weights = ("*.safetensors", "pytorch_model*.bin", "model.bin")
-    has_weights = any(next(folder.glob(pattern), None) for pattern in weights)
-    return folder if has_weights and (folder / "config.json").is_file() else None
+    return folder if has_weights(folder) and (folder / "config.json").is_file() else None
+
+
+def cached_models() -> list[tuple[str, str, int]]:
+    """What the Hugging Face cache holds whole: ``(hub id, model_type, bytes)``, sorted; touches no network."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    found = []
+    for repo in repos:
+        folder = cached_snapshot(repo.repo_id, None) if repo.repo_type == "model" else None
+        if folder is not None:
+            kind = "whisper" if is_ct2_folder(folder) else str(read_json(folder / "config.json").get("model_type", ""))
+            found.append((repo.repo_id, kind, repo.size_on_disk))
+    return sorted(found)
 
 
 def download_snapshot(name: str, revision: str | None, *, offline: bool = False) -> Path:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from otoscope.errors import ModelError
 from otoscope.models import embedded
-from otoscope.models.cache import build_folder, cache_dir
+from otoscope.models.cache import CONVERSION, build_folder, cache_dir
 from otoscope.models.checkpoint import check_folder
 from otoscope.models.convert_ct2 import convert_ct2, is_ct2_folder
-from otoscope.models.hub import cached_snapshot, download_snapshot, near_matches
+from otoscope.models.hub import cached_models, cached_snapshot, download_snapshot, near_matches
 
-#: raise it when convert_ct2 changes what it writes
-_FORMAT = 1
 _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 
@@ -63,6 +62,43 @@ def resolve(
     if not _HUB_ID.fullmatch(name):
         raise ModelError(f"'{name}' is neither a folder nor a model name{near_matches(name)}.")
     return _hub(name, revision, offline)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model that can be loaded here, or could be after a fetch."""
+
+    name: str
+    model_type: str
+    """as the config says: whisper, wav2vec2, llama, ..."""
+    kind: Literal["embedded", "hub"]
+    ready: bool
+    """loads now, without network"""
+    size_bytes: int
+    """on disk; where not ready, what it would take"""
+    licence: str | None
+    how: str
+    """how to get it, or where it is"""
+
+
+def available(model_types: Collection[str] = ()) -> list[Row]:
+    """The embedded models, and what the Hugging Face cache holds; touches no network.
+
+    Args:
+        model_types: the configs' kinds that can be loaded; cached models of others are left out. Empty for all.
+    """
+    rows = []
+    for model in embedded.EMBEDDED.values():
+        status = embedded.status(model.name)
+        how = f"otoscope fetch {model.name} ({status.download_bytes / 1e6:.0f} MB as {status.source})"
+        where = str(status.path) if status.cached else how
+        rows.append(
+            Row(model.name, model.model_type, "embedded", status.cached, status.size_bytes, model.licence, where)
+        )
+    for name, kind, size in cached_models():
+        if not model_types or kind in model_types:
+            rows.append(Row(name, kind, "hub", True, size, None, "in the Hugging Face cache"))
+    return rows
 
 
 def _embedded(name: str, revision: str | None, offline: bool, progress: embedded.Progress | None) -> Source:
@@ -117,7 +153,7 @@ def _usable(folder: Path, cure: str) -> tuple[Path, tuple[str, ...]]:
 
 def _fingerprint(folder: Path) -> str:
     """Changes whenever a file of the folder does; hashes names, sizes and times, not gigabytes."""
-    digest = hashlib.sha256(f"{_FORMAT} {folder.resolve()}".encode())
+    digest = hashlib.sha256(f"{CONVERSION} {folder.resolve()}".encode())
     for name in ("model.bin", "config.json", "tokenizer.json"):
         if (file := folder / name).is_file():
             stat = file.stat()
