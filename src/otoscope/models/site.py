@@ -61,16 +61,18 @@ class StackSpec:
     frame_rate: float | None = None
     n_kv_heads: int = field(default=0)
 
-    def shape(self, point: str) -> str:
-        """Shape of the value at ``point``, in words and numbers, for listings."""
+    def shape(self, point: str, indexed: bool = False) -> str:
+        """Shape of the value at ``point`` (of one head or neuron where ``indexed``), in words and numbers, for listings."""
         pos = "frame" if self.frame_rate else "pos"
         if point in PATTERN_POINTS:
             key = "frame" if point == "cross_pattern" or self.frame_rate else "pos"
-            return f"[batch, {self.n_heads}, {pos}, {key}]"
+            parts = ["batch", str(self.n_heads), pos, key]
+            return f"[{', '.join(parts[:1] + parts[2:] if indexed else parts)}]"
         if point in HEAD_POINTS:
-            return f"[batch, {pos}, {self.n_heads}, {self.d_head}]"
+            parts = ["batch", pos, str(self.n_heads), str(self.d_head)]
+            return f"[{', '.join(parts[:2] + parts[3:] if indexed else parts)}]"
         if point == "mlp_post":
-            return f"[batch, {pos}, {self.d_mlp}]"
+            return f"[batch, {pos}]" if indexed else f"[batch, {pos}, {self.d_mlp}]"
         return f"[batch, {pos}, {self.d_model}]"
 
     def width(self, point: str) -> int:
