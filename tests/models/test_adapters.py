@@ -192,14 +192,14 @@ class TestAdapter:
     def test_what_is_written_is_what_is_read_and_it_matters(self, model, inputs):
         plain = model.run(inputs).logits
         for site in model.sites():
-            noise = torch.Generator().manual_seed(0)
-
-            def other(value, _at, noise=noise):
-                return value + 0.5 * torch.rand(value.shape, generator=noise)
-
             written = []
-            change = Intervention(site, lambda v, a: (written.append(other(v, a)), written[-1])[1])
-            output = model.run(inputs, [change], capture_sites=[site])
+
+            def other(value, _at, written=written):
+                noise = torch.rand(value.shape, generator=torch.Generator().manual_seed(0))
+                written.append(value + 0.5 * noise)
+                return written[0]
+
+            output = model.run(inputs, [Intervention(site, other)], capture_sites=[site])
             assert (output.cache[site] - written[0]).abs().max() < 1e-5, site
             assert (output.logits - plain).abs().max() > 1e-3, site
 
@@ -291,7 +291,9 @@ class TestPadding:
     @pytest.mark.parametrize("family", [f for f in SPEECH if "pre" not in f and "adapters" not in f])
     def test_a_group_norm_hears_padding_so_unequal_lengths_are_refused(self, family):
         model = build(family)
-        with pytest.raises(AudioError, match="clips of 2700 and 4000 samples cannot share a batch of .* one at a time"):
+        with pytest.raises(
+            AudioError, match=r"clips of 2700 and 4000 samples cannot share a batch of .* one at a time"
+        ):
             model.inputs([sound(1, 4000), sound(2, 2700)])
         assert model.inputs([sound(1, 4000), sound(2, 4000)]).batch == 2
 

@@ -88,7 +88,9 @@ def test_a_truncated_checkpoint_is_refused_in_one_sentence(tmp_path):
     _save(build("whisper"), folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    with pytest.raises(ModelError, match="model.safetensors' has .* bytes where .* download the model again") as caught:
+    with pytest.raises(
+        ModelError, match=r"model.safetensors' has .* bytes where .* download the model again"
+    ) as caught:
         load_adapter(str(folder), offline=True)
     assert "\n" not in str(caught.value)
 
@@ -111,7 +113,7 @@ def test_weights_that_do_not_fit_the_config_are_refused_in_one_sentence(tmp_path
     _save(build("whisper"), folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "d_model": 32}))
-    with pytest.raises(ModelError, match="the weights of .* cannot be read .*fetch the model again") as caught:
+    with pytest.raises(ModelError, match=r"the weights of .* cannot be read .*fetch the model again") as caught:
         load_adapter(str(folder), offline=True)
     assert "\n" not in str(caught.value)
 

@@ -145,7 +145,10 @@ def project_out(
     """
     stacked = directions if directions.ndim == 2 else directions[None]
     basis, upper = torch.linalg.qr(stacked.double().T)
-    if len(stacked) > stacked.shape[1] or (upper.diagonal().abs() < 1e-9 * upper.diagonal().abs().max().clamp(min=1e-30)).any():
+    if (
+        len(stacked) > stacked.shape[1]
+        or (upper.diagonal().abs() < 1e-9 * upper.diagonal().abs().max().clamp(min=1e-30)).any()
+    ):
         raise SiteError(
             f"the directions to project out of '{site}' are linearly dependent or zero: give independent ones."
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -17,6 +18,29 @@ from otoscope.models import attention
 
 #: gets the value at the site, returns None to leave it or a new value of the same shape
 Visit = Callable[[Tensor], Tensor | None]
+
+
+#: hooks that must run after the others of their module
+_last: WeakSet[Callable] = WeakSet()
+
+
+def _after(module: nn.Module, hook: Callable) -> RemovableHandle:
+    """Run ``hook`` after the module's forward."""
+    handle = module.register_forward_hook(hook)
+    _reorder(module._forward_hooks)
+    return handle
+
+
+def _before(module: nn.Module, hook: Callable) -> RemovableHandle:
+    """Run ``hook`` before the module's forward."""
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    _reorder(module._forward_pre_hooks)
+    return handle
+
+
+def _reorder(hooks: dict[int, Callable]) -> None:
+    for key in [key for key, hook in hooks.items() if hook in _last]:
+        hooks[key] = hooks.pop(key)
 
 
 class Tap(ABC):
@@ -42,7 +66,7 @@ class OutputTap(Tap):
             new = new.transpose(1, 2) if self.channels_first else new
             return (new, *output[1:]) if isinstance(output, tuple) else new
 
-        return [self.module.register_forward_hook(hook)]
+        return [_after(self.module, hook)]
 
 
 class InputTap(Tap):
@@ -60,14 +84,15 @@ class InputTap(Tap):
             new = new.flatten(-2) if self.n_heads else new
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
 
-        return [self.module.register_forward_pre_hook(hook, with_kwargs=True)]
+        return [_before(self.module, hook)]
 
 
 class SumTap(Tap):
     """The residual stream between two parts of a pre-LN layer: the layer's input plus what its parts have added.
 
     No module returns this value, so writing it changes the last part that was added by the difference; a value written
-    back unchanged therefore changes nothing at all.
+    back unchanged therefore changes nothing at all. Its hooks run after all others of the same modules, whenever those
+    were attached: a part is read and changed as itself, before the sum is made of it.
     """
 
     def __init__(self, layer: nn.Module, parts: list[nn.Module]):
@@ -91,10 +116,9 @@ class SumTap(Tap):
             part = part + (new - value)
             return (part, *output[1:]) if isinstance(output, tuple) else part
 
-        handles = [self.layer.register_forward_pre_hook(start, with_kwargs=True)]
-        handles += [part.register_forward_hook(add) for part in self.parts[:-1]]
-        handles.append(self.parts[-1].register_forward_hook(finish))
-        return handles
+        _last.update((start, add, finish))
+        earlier = [_after(part, add) for part in self.parts[:-1]]
+        return [_before(self.layer, start), *earlier, _after(self.parts[-1], finish)]
 
 
 class PatternTap(Tap):
