@@ -1,7 +1,7 @@
 """GGUF language models of the Llama shape (SmolLM2 among them) as plain Hugging Face folders.
 
 Quantised matrices are expanded with ``gguf``'s own code and kept as float16: its rounding is a hundred times finer
-than that of 4 bits, at half the disk and load time of float32.
+than that of 4 bits, at half the disk and load time of float32. What was stored as floats keeps its precision.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def convert_gguf(path: Path, out: Path) -> None:
         tokenizer = _tokenizer(meta, path)
     except KeyError as error:
         raise ModelError(f"'{path}' lacks the GGUF entry {error}, so it cannot be converted.") from None
-    save_tensors(_state_dict(reader, config, path), out / "model.safetensors")
+    weights = _state_dict(reader, config, path)
+    config["dtype"] = weights["model.embed_tokens.weight"].dtype.name
+    save_tensors(weights, out / "model.safetensors")
     write_json(out / "config.json", config)
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(out / "generation_config.json", ids)
@@ -98,13 +100,13 @@ def _config(meta: dict[str, Any], tensors: set[str]) -> dict[str, Any]:
         "bos_token_id": meta["tokenizer.ggml.bos_token_id"],
         "eos_token_id": meta["tokenizer.ggml.eos_token_id"],
         "pad_token_id": meta.get("tokenizer.ggml.padding_token_id", meta["tokenizer.ggml.eos_token_id"]),
-        "dtype": "float16",
     }
 
 
 def _state_dict(reader: GGUFReader, config: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
-    from gguf import dequantize
+    from gguf import GGMLQuantizationType, dequantize
 
+    exact = (GGMLQuantizationType.F32, GGMLQuantizationType.BF16)  # bfloat16 has a range that float16 lacks
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     out: dict[str, np.ndarray] = {}
     for tensor in reader.tensors:
@@ -122,8 +124,8 @@ def _state_dict(reader: GGUFReader, config: dict[str, Any], path: Path) -> dict[
             raise ModelError(f"'{path}' is quantised in a way that cannot be expanded: {error}.") from None
         if kind in heads:
             values = _unpermute(values, heads[kind])
-        # gguf leaves norms as the float32 they were; matrices were stored coarser than float16
-        out[f"{name}.weight"] = np.ascontiguousarray(values if values.ndim == 1 else values.astype(np.float16))
+        dtype = np.float32 if tensor.tensor_type in exact else np.float16
+        out[f"{name}.weight"] = np.ascontiguousarray(values, dtype)
     return out
 
 

@@ -57,7 +57,7 @@ def resolve(
     if isinstance(name_or_path, str) and (model := embedded.find(name)):
         return _embedded(model.name, revision, offline, progress)
     path = Path(name).expanduser()
-    if path.exists() or _is_path(name, path):
+    if (name and path.exists()) or _is_path(name, path):
         return _folder(path, name, revision)
     if not _HUB_ID.fullmatch(name):
         raise ModelError(f"'{name}' is neither a folder nor a model name{near_matches(name)}.")

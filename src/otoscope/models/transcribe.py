@@ -25,8 +25,6 @@ class Listener(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def family(self) -> str: ...
-    @property
     def hf(self) -> Any: ...
     @property
     def tokenizer(self) -> Any: ...
@@ -80,7 +78,7 @@ def transcribe(
         ModelError: the model does not transcribe, has no tokenizer, or does not know the language.
     """
     hear = _hearer(model, language)
-    batch_size = batch_size if model.family == "whisper" else 1
+    batch_size = batch_size if _is_whisper(model) else 1
     rate = _rate(model)
     n_max = _window_samples(model, rate)
     windows = [_Window(i, piece) for i, clip in enumerate(clips) for piece in _cut(clip.resample(rate), n_max)]
@@ -121,9 +119,9 @@ def _joined(model: Listener, clip: Clip, parts: list[tuple[list[int], float]]) -
 
 def _hearer(model: Listener, language: str | None) -> Callable[[list[np.ndarray]], list[list[int]]]:
     """The function from a batch of windows to their tokens."""
-    if model.tokenizer is None and (model.family == "whisper" or hasattr(model.hf, "lm_head")):
+    if model.tokenizer is None and (_is_whisper(model) or hasattr(model.hf, "lm_head")):
         raise ModelError(f"'{model.name}' has no tokenizer beside its weights, so its tokens have no text.")
-    if model.family == "whisper":
+    if _is_whisper(model):
         options = _language_options(model, language)
         return lambda sounds: _hear_whisper(model, sounds, options)
     if language is not None:
@@ -131,6 +129,10 @@ def _hearer(model: Listener, language: str | None) -> Callable[[list[np.ndarray]
     if model.feature_extractor is not None and hasattr(model.hf, "lm_head"):
         return lambda sounds: [_hear_ctc(model, sound) for sound in sounds]
     raise ModelError(f"'{model.name}' does not transcribe: expected a Whisper, or a speech encoder with a CTC head.")
+
+
+def _is_whisper(model: Listener) -> bool:
+    return model.hf.config.model_type == "whisper"
 
 
 def _language_options(model: Listener, language: str | None) -> dict[str, str]:
@@ -184,7 +186,7 @@ def _rate(model: Listener) -> int:
 
 def _window_samples(model: Listener, rate: int) -> int:
     n_max = int(_WINDOW_SECONDS * rate)
-    if model.family != "whisper":
+    if not _is_whisper(model):
         return n_max
     heard = 2 * model.hf.config.max_source_positions * model.feature_extractor.hop_length
     return min(n_max, heard, model.feature_extractor.n_samples)
