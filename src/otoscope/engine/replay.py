@@ -20,6 +20,7 @@ from otoscope.engine.capture import capture_until
 from otoscope.engine.patch import Patch, merge
 from otoscope.engine.window import WindowedLayer
 from otoscope.models.block import Block
+from otoscope.models.linear import linear
 from otoscope.models.site import PATTERN_POINTS, Site
 
 
@@ -98,7 +99,7 @@ class Replay:
         if site.point == "mlp_out":
             return block.after_mlp(base("resid_mid"), value)
         if site.point == "mlp_post":
-            return block.after_mlp(base("resid_mid"), block.down(value))
+            return block.after_mlp(base("resid_mid"), linear(block.down, value))
         if site.point == "resid_mid":
             return block.mlp(value)
         if site.point == "pattern":

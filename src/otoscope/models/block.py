@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from otoscope.models.linear import linear
+
 #: rotates queries or keys ``[row, head, pos, d_head]`` at the given positions
 Rotate = Callable[[Tensor, Int[Tensor, " pos"]], Tensor]
 #: additive attention bias ``[row, head, query, key]`` from the attention's normed input at the query positions
@@ -51,7 +53,7 @@ class Attention:
         self, h: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " pos"]
     ) -> Float[Tensor, "row head pos d_head"]:
         """Queries of the normed input at absolute ``positions``, scaled for a product without further scaling."""
-        q = self.q(h)
+        q = linear(self.q, h)
         if self.scale_first:
             q = q * self.d_head**-0.5
         q = q.unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)
@@ -63,14 +65,14 @@ class Attention:
         self, h: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " pos"]
     ) -> Float[Tensor, "row kv_head pos d_head"]:
         """Keys of the normed input at absolute ``positions``."""
-        k = self.k(h).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+        k = linear(self.k, h).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
         if self.k_norm is not None:
             k = self.k_norm(k)
         return self.rotate(k, positions) if self.rotate else k
 
     def values(self, h: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row kv_head pos d_head"]:
         """Values of the normed input."""
-        return self.v(h).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
+        return linear(self.v, h).unflatten(-1, (self.n_kv_heads, self.d_head)).transpose(1, 2)
 
     @property
     def scale(self) -> float:
@@ -145,7 +147,7 @@ class Attention:
 
     def out(self, z: Float[Tensor, "row pos head d_head"]) -> Float[Tensor, "row pos d_model"]:
         """Output projection: sum over heads of ``z W_O`` plus the bias."""
-        return self.o(z.flatten(-2))
+        return linear(self.o, z.flatten(-2))
 
 
 @dataclass(frozen=True)
@@ -194,4 +196,4 @@ class Block:
 
     def mlp(self, mid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         """``resid_post`` from ``resid_mid``."""
-        return self.after_mlp(mid, self.down(self.mlp_neurons(mid)))
+        return self.after_mlp(mid, linear(self.down, self.mlp_neurons(mid)))

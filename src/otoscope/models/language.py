@@ -18,6 +18,7 @@ from otoscope.errors import ModelError
 from otoscope.models.adapter import Adapter, linear_rows
 from otoscope.models.block import Attention, Block, Rotate
 from otoscope.models.inputs import Inputs
+from otoscope.models.linear import linear
 from otoscope.models.site import Site, StackSpec
 from otoscope.models.taps import InputTap, OutputTap, PatternTap, SumTap, Tap
 
@@ -101,7 +102,7 @@ class LanguageAdapter(Adapter):
             )  # fmt: skip
 
             def neurons(h: Tensor, mlp: Any = mlp) -> Tensor:
-                return mlp.act_fn(mlp.gate_proj(h)) * mlp.up_proj(h)
+                return mlp.act_fn(linear(mlp.gate_proj, h)) * linear(mlp.up_proj, h)
 
             blocks.append(Block(layer.input_layernorm, attn, layer.post_attention_layernorm, neurons, mlp.down_proj))
         return blocks

@@ -24,6 +24,7 @@ from otoscope.models.adapter import Adapter, check_rate, linear_rows
 from otoscope.models.block import Attention, Bias, Block
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
+from otoscope.models.linear import linear
 from otoscope.models.site import Site, StackSpec
 from otoscope.models.taps import InputTap, OutputTap, PatternTap, SumTap, Tap
 
@@ -152,7 +153,7 @@ class Wav2Vec2Adapter(Adapter):
                     spec.n_heads, spec.n_heads, spec.d_head, bias=self._bias(layer.attention),
                 ),
                 norm_mlp=layer.final_layer_norm,
-                neurons=lambda h, ff=layer.feed_forward: ff.intermediate_act_fn(ff.intermediate_dense(h)),
+                neurons=lambda h, ff=layer.feed_forward: ff.intermediate_act_fn(linear(ff.intermediate_dense, h)),
                 down=layer.feed_forward.output_dense,
                 pre_norm=self.pre_norm,
                 extra=getattr(layer, "adapter_layer", None),

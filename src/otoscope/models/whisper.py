@@ -22,6 +22,7 @@ from otoscope.models.adapter import Adapter, check_rate, linear_rows
 from otoscope.models.block import Attention, Block
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
+from otoscope.models.linear import linear
 from otoscope.models.site import Site, StackSpec
 from otoscope.models.taps import InputTap, OutputTap, PatternTap, SumTap, Tap
 
@@ -128,7 +129,7 @@ class WhisperAdapter(Adapter):
                 norm_attn=layer.self_attn_layer_norm,
                 attn=attention(layer.self_attn),
                 norm_mlp=layer.final_layer_norm,
-                neurons=lambda h, layer=layer: layer.activation_fn(layer.fc1(h)),
+                neurons=lambda h, layer=layer: layer.activation_fn(linear(layer.fc1, h)),
                 down=layer.fc2,
                 norm_cross=layer.encoder_attn_layer_norm if stack == "decoder" else None,
                 cross=attention(layer.encoder_attn) if stack == "decoder" else None,
