@@ -7,7 +7,9 @@ import numpy as np
 
 from otoscope.audio.clip import Clip, Span
 from otoscope.report.blocks import Claims, Figure, Note, Reproduce, Section, Sound, Sounds, Table, Token, Tokens
-from otoscope.report.charts import Bar, Line, effects, grid, lens
+from otoscope.report.effects import Bar, effects
+from otoscope.report.grid import grid
+from otoscope.report.lens import Line, lens
 from otoscope.report.page import Report
 from otoscope.report.timeline import TimeMap, time_map
 from otoscope.runs import Claim, Control, Run, Threshold
@@ -131,7 +133,7 @@ def build(run: Run, seed: int = 0) -> Report:
             "Sufficient and necessary",
             "The colour scales are the same. Phones stand between.",
             "clean",
-        ),  # fmt: skip
+        ),
         Section("In the decoder"),
         Figure(
             effects("components", bars, label="effect (share of the clean − corrupt difference restored)"),
@@ -151,12 +153,12 @@ def build(run: Run, seed: int = 0) -> Report:
             ),
             "By head",
             "Each head patched alone at the answer position.",
-        ),  # fmt: skip
+        ),
         Figure(
             lens(
                 "lens",
                 [
-                    Line("pad (answer)", rise, "answer", rise - 0.03, np.minimum(rise + 0.04, 1)),
+                    Line("pad (answer)", rise, "answer", np.maximum(rise - 0.03, 0), np.minimum(rise + 0.04, 1)),
                     Line("bad (foil)", fall, "foil"),
                 ],
                 layers,
@@ -165,7 +167,7 @@ def build(run: Run, seed: int = 0) -> Report:
             ),
             "When the answer appears",
             "Mean probability over 10 pairs through the final norm and the unembedding.",
-        ),  # fmt: skip
+        ),
         Note("2 of 96 cells leave the natural states; they are crossed and should not be read as evidence.", "warning"),
         Table(
             {"pair": ["pad / bad", "tip / dip"], "answer": [" pad", " tip"], "difference": [6.84, 5.1], "n": [1, 2]},

@@ -18,10 +18,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from otoscope.report.text import LEGEND_SIZE
 from otoscope.runs import Run, csv_text
 
-WIDE, NARROW = 180 / 25.4, 89 / 25.4
-"""Inches: the full and the single column of a journal; the narrow one is also what a phone shows."""
+WIDE, NARROW = 180 / 25.4, 76 / 25.4
+"""Inches: the full width of a journal's page, and what a phone shows with text of about 11 pixels."""
 
 # Named inks. In the page each becomes a CSS variable, so that the same SVG is right on a light and on a dark ground.
 INK, MUTED, RULE, GROUND, SHADE = "#1b1c1e", "#5b6067", "#c8ccd2", "#fdfdfe", "#e4e6ea"
@@ -65,8 +66,8 @@ _STYLE: dict[Any, Any] = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "legend.frameon": False,
-    "legend.fontsize": 6.5,
-    "legend.handlelength": 1.6,
+    "legend.fontsize": LEGEND_SIZE,
+    "legend.handlelength": 2.2,
     "hatch.linewidth": 0.45,
     "lines.linewidth": 1.3,
     "figure.facecolor": "none",
@@ -123,8 +124,7 @@ class Drawing:
 
     def _render(self, kind: str, narrow: bool, ground: str) -> tuple[bytes, list[dict[str, float]]]:
         salt: dict[Any, Any] = {"svg.hashsalt": self.name + ("-n" if narrow else "")}
-        bigger: dict[Any, Any] = {"font.size": 7.5, "legend.fontsize": 7.0} if narrow else {}
-        with mpl.rc_context({**_STYLE, **salt, **bigger}):
+        with mpl.rc_context({**_STYLE, **salt}):
             figure = Figure(figsize=(NARROW if narrow else WIDE, 3.0), layout="constrained")
             FigureCanvasAgg(figure)
             figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, hspace=0.02, wspace=0.02)  # type: ignore[union-attr]
@@ -149,7 +149,7 @@ def _for_page(svg: str, prefix: str, alt: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.S)
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{name})")
-    svg = re.sub(rf'<g id="{IMAGE}[^"]*"', f'<g class="{IMAGE}"', svg)
+    svg = re.sub(rf'\bid="{IMAGE}[^"]*"', f'class="{IMAGE}"', svg)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
@@ -182,3 +182,9 @@ def symmetric_limit(values: Any, limit: float | None) -> float:
         return 1.0
     step = 10 ** np.floor(np.log10(top))
     return float(next(m * step for m in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * step >= top * (1 - 1e-9)))
+
+
+def largest(values: NDArray[Any]) -> tuple[int, int]:
+    """(row, column) of the largest absolute value; NaNs aside, of which not all may be."""
+    row, column = np.unravel_index(np.nanargmax(np.abs(values)), values.shape)
+    return int(row), int(column)

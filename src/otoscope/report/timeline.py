@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from otoscope.audio.clip import Clip, Span
@@ -27,10 +26,12 @@ from otoscope.report.drawing import (
     SHADE,
     TIME,
     Drawing,
+    largest,
     symmetric_limit,
     two_sided_colours,
 )
 from otoscope.report.spectrogram import log_mel, mel
+from otoscope.report.text import add_legend, legend_inches, width, wrapped
 
 _HERTZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 _ROW_OF_LABELS = 0.13  # inches
@@ -77,13 +78,10 @@ class TimeMap:
     @property
     def peak(self) -> tuple[int, int] | None:
         """(row, window) of the largest absolute value among the significant cells (among all where not tested)."""
-        size = np.abs(np.asarray(self.values, float))
+        counted = np.asarray(self.values, float)
         if self.significant is not None:
-            size = np.where(self.significant, size, np.nan)
-        if np.isnan(size).all():
-            return None
-        row, column = np.unravel_index(np.nanargmax(size), size.shape)
-        return int(row), int(column)
+            counted = np.where(self.significant, counted, np.nan)
+        return None if np.isnan(counted).all() else largest(counted)
 
     def edges(self) -> Float[np.ndarray, "windows+1"]:
         """Borders of the drawn columns, seconds."""
@@ -121,7 +119,8 @@ def waveform(name: str, clip: Clip, span: tuple[float, float] | None = None) -> 
         wave.fill_between(steps[:-1] / clip.rate, low, high, color=MUTED, linewidth=0.3)
         top = float(np.abs(clip.samples).max()) or 1.0
         wave.set(xlim=(0, clip.duration), ylim=(-1.05 * top, 1.05 * top), yticks=[])
-        wave.spines["left"].set_visible(False)
+        wave.spines[["left", "bottom"]].set_visible(False)
+        wave.tick_params(axis="x", bottom=False, labelbottom=False)
         _mark_span([wave], span, labelled=False)
         _draw_labels(strip, words, rows, depth, span)
         strip.set_xlabel("time (s)")
@@ -154,21 +153,23 @@ def time_map(
     end = until if until is not None else max([clip.duration, *(float(m.ends[-1]) for m in maps)])
 
     def paint(figure: Figure, narrow: bool) -> None:
-        margin = 0.95 if narrow else 1.15
+        margin = 1.0 if narrow else 1.15
         rows, depth = _stack_labels(spans, (0, end), figure.get_figwidth() - margin)
         heights = [0.95 if narrow else 1.15]
         heights += [depth * _ROW_OF_LABELS + 0.02] if depth else []
         heights += [max(0.8, (0.13 if narrow else 0.16) * len(m.rows)) for m in maps]
         legend = _legend(maps, span, span_label, end > clip.duration, alpha)
-        lines = int(np.ceil(len(legend) / (2 if narrow else 4)))
-        figure.set_figheight(sum(heights) + 0.55 + 0.16 * lines + 0.2 * sum(bool(m.title) for m in maps))
+        titles = [wrapped(m.title, figure.get_figwidth() - margin, 8, bold=True) for m in maps]
+        above = sum(0.2 + 0.12 * title.count("\n") for title in titles if title)
+        figure.set_figheight(sum(heights) + 0.5 + legend_inches(figure, legend) + above)
         axes = list(np.atleast_1d(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)))
         _draw_spectrogram(axes[0], clip, narrow)
         below = axes[2:] if depth else axes[1:]
         if depth:
             _draw_labels(axes[1], spans, rows, depth, span)
-        for ax, one in zip(below, maps):
-            _draw_map(figure, ax, one, clip.duration)
+        for ax, one, title, inches in zip(below, maps, titles, heights[-len(maps) :] if maps else ()):
+            _draw_map(ax, one, clip.duration, inches)
+            ax.set_title(title)
         for ax in (axes[0], *below):
             ax.set_gid(TIME)
             if end > clip.duration:
@@ -177,20 +178,21 @@ def time_map(
         axes[0].set_xlim(0, end)
         for ax in axes[:-1]:
             ax.tick_params(axis="x", bottom=False, labelbottom=False)
+        if depth and maps:
+            axes[1].spines["bottom"].set_visible(False)
         axes[-1].xaxis.set_major_locator(MaxNLocator(5 if narrow else 9))
         axes[-1].set_xlabel("time (s)")
-        if legend:
-            figure.legend(handles=legend, loc="outside lower left", ncols=2 if narrow else 4, columnspacing=1.2)
+        add_legend(figure, legend)
 
-    columns: dict[str, list[Any]] = {}
+    table: dict[str, list[Any]] = {}
     for number, one in enumerate(maps):
         part = one.columns()
         part["map"] = np.repeat(np.array([one.title or f"map {number + 1}"], dtype=object), len(part["value"]))
         for key, values in part.items():
-            columns.setdefault(key, [None] * sum(m.values.size for m in maps[:number])).extend(values)
-        for values in columns.values():
+            table.setdefault(key, [None] * sum(m.values.size for m in maps[:number])).extend(values)
+        for values in table.values():
             values.extend([None] * (sum(m.values.size for m in maps[: number + 1]) - len(values)))
-    return Drawing(name, _describe(clip, maps, span), columns, paint)
+    return Drawing(name, _describe(clip, maps, span), table, paint)
 
 
 def _describe(clip: Clip, maps: Sequence[TimeMap], span: tuple[float, float] | None) -> str:
@@ -223,7 +225,7 @@ def _draw_spectrogram(ax: Any, clip: Clip, narrow: bool) -> None:
     ax.set_yticks([mel(f) for f in shown], [f"{f / 1000:g}" for f in shown])
 
 
-def _draw_map(figure: Figure, ax: Any, one: TimeMap, duration: float) -> None:
+def _draw_map(ax: Any, one: TimeMap, duration: float, inches: float) -> None:
     limit = symmetric_limit(one.values, one.limit)
     edges, n_rows = one.edges(), len(one.rows)
     faded = None if one.significant is None else ~np.asarray(one.significant, bool)
@@ -231,7 +233,7 @@ def _draw_map(figure: Figure, ax: Any, one: TimeMap, duration: float) -> None:
     ax.pcolormesh(edges, np.arange(n_rows + 1) - 0.5, colours, rasterized=True, zorder=1)
     missing = np.isnan(np.asarray(one.values, float))
     if faded is not None and (faded & ~missing).any():
-        _hatch(ax, edges, faded & ~missing & (edges[:-1] < duration)[None, :])
+        hatch(ax, edges, faded & ~missing & (edges[:-1] < duration)[None, :])
     if one.unnatural is not None and np.any(one.unnatural):
         y, x = np.nonzero(one.unnatural)
         ax.plot((edges[x] + edges[x + 1]) / 2, y, "x", color=INK, markersize=3, markeredgewidth=0.7, zorder=4)
@@ -243,13 +245,11 @@ def _draw_map(figure: Figure, ax: Any, one: TimeMap, duration: float) -> None:
     every = max(1, int(np.ceil(n_rows / 12)))
     ax.set(ylim=(-0.5, n_rows - 0.5), ylabel=one.row_label)
     ax.set_yticks(range(0, n_rows, every), [one.rows[i] for i in range(0, n_rows, every)])
-    if one.title:
-        ax.set_title(one.title)
-    colour_scale(figure, ax, limit, one.label)
+    colour_scale(ax, limit, one.label, inches)
 
 
-def colour_scale(figure: Figure, ax: Any, limit: float, label: str) -> None:
-    """The symmetric scale beside a map: cool below 0, warm above."""
+def colour_scale(ax: Any, limit: float, label: str, inches: float) -> None:
+    """The symmetric scale beside a map of that height: cool below 0, warm above."""
     box = ax.inset_axes((1.015, 0.0, 0.014, 1.0))
     ramp = two_sided_colours(np.linspace(-limit, limit, _COLOUR_SCALE), limit)[:, None, :]
     box.imshow(ramp, extent=(0, 1, -limit, limit), origin="lower", aspect="auto", interpolation="nearest")
@@ -258,16 +258,11 @@ def colour_scale(figure: Figure, ax: Any, limit: float, label: str) -> None:
     box.yaxis.set_label_position("right")
     box.set_yticklabels([f"−{limit:g}", "0", f"{limit:g}"])
     box.spines[:].set(visible=True, color=RULE)
-    box.set_ylabel(_wrapped(label, ax), fontsize=6.5)
+    too_long = width(label, 6.5) > 72 * inches
+    box.set_ylabel(label.replace(" (", "\n(", 1) if too_long else label, fontsize=6.5)
 
 
-def _wrapped(label: str, ax: Any) -> str:
-    """Break a long label of a low scale before its bracket."""
-    height = ax.get_figure().get_figheight()
-    return label.replace(" (", "\n(", 1) if len(label) > 14 + 4 * height else label
-
-
-def _hatch(ax: Any, edges: np.ndarray, cells: np.ndarray) -> None:
+def hatch(ax: Any, edges: np.ndarray, cells: np.ndarray) -> None:
     """Stripes over the marked cells, runs of a row joined so that the stripes run through."""
     corners, codes = [], []
     for row in range(len(cells)):
@@ -294,8 +289,8 @@ def _legend(
         label = f"not significant (family-wise p ≥ {alpha:g})"
         handles.append(Patch(facecolor="none", edgecolor=RULE, hatch="//////", label=label))
     if any(m.unnatural is not None and np.any(m.unnatural) for m in maps):
-        label = "× out of distribution"
-        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", markersize=4, label=label[2:]))
+        label = "out of distribution"
+        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", markersize=4, label=label))
     if padded:
         handles.append(Patch(facecolor=SHADE, label="padding"))
     return handles
@@ -321,15 +316,15 @@ def _stack_labels(spans: Sequence[Span], limits: tuple[float, float], inches: fl
     rows = []
     per_second = inches * 72 / max(limits[1] - limits[0], 1e-9)
     for span in spans:
-        width = TextPath((0, 0), span.text, size=6.5).get_extents().width if span.text.strip() else 0.0
+        half = width(span.text, 6.5) / 2
         centre = (span.start + span.end) / 2 * per_second
-        row = next((i for i, edge in enumerate(right) if centre - width / 2 >= edge + 3), len(right))
+        row = next((i for i, edge in enumerate(right) if centre - half >= edge + 3), len(right))
         if row >= 3:
             rows.append(-1)  # no room: its ticks are still there
             continue
         if row == len(right):
             right.append(0.0)
-        right[row] = centre + width / 2
+        right[row] = centre + half
         rows.append(row)
     return rows, len(right)
 
