@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
@@ -94,6 +94,7 @@ class Drawing:
     alt: str
     table: Mapping[str, Sequence[Any] | NDArray[Any]]
     paint: Paint
+    _done: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)  # the page and the files share one SVG
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
@@ -101,11 +102,12 @@ class Drawing:
 
     def svg(self) -> str:
         """For a file: white ground, fixed colours, 180 mm wide."""
-        return self._render("svg", narrow=False, ground="white")[0].decode()
+        head, figure, rest = self._render("svg", narrow=False)[0].decode().partition('<g id="figure_1">')
+        return f'{head}<rect width="100%" height="100%" fill="#ffffff"/>\n {figure}{rest}'
 
     def pdf(self) -> bytes:
         """For a paper: 180 mm wide, TrueType fonts, no date."""
-        return self._render("pdf", narrow=False, ground="white")[0]
+        return self._render("pdf", narrow=False)[0]
 
     def csv(self) -> str:
         """The numbers."""
@@ -119,10 +121,15 @@ class Drawing:
 
     def inline(self, narrow: bool) -> tuple[Markup, str]:
         """(SVG to put into a page, JSON list of its time panels as fractions of its size with their seconds)."""
-        data, panels = self._render("svg", narrow, ground="none")
+        data, panels = self._render("svg", narrow)
         return Markup(_for_page(data.decode(), f"{self.name}{'-n' if narrow else ''}", self.alt)), json.dumps(panels)
 
-    def _render(self, kind: str, narrow: bool, ground: str) -> tuple[bytes, list[dict[str, float]]]:
+    def _render(self, kind: str, narrow: bool) -> tuple[bytes, list[dict[str, float]]]:
+        if (kind, narrow) not in self._done:
+            self._done[kind, narrow] = self._paint(kind, narrow)
+        return self._done[kind, narrow]
+
+    def _paint(self, kind: str, narrow: bool) -> tuple[bytes, list[dict[str, float]]]:
         salt: dict[Any, Any] = {"svg.hashsalt": self.name + ("-n" if narrow else "")}
         with mpl.rc_context({**_STYLE, **salt}):
             figure = Figure(figsize=(NARROW if narrow else WIDE, 3.0), layout="constrained")
@@ -131,7 +138,7 @@ class Drawing:
             self.paint(figure, narrow)
             out = io.BytesIO()
             dates = {"Date": None} if kind == "svg" else {"CreationDate": None, "ModDate": None}
-            figure.savefig(out, format=kind, metadata=dates, facecolor=ground)
+            figure.savefig(out, format=kind, metadata=dates)
             panels = [_panel(ax) for ax in figure.axes if ax.get_gid() == TIME]
         return out.getvalue(), panels
 
@@ -150,6 +157,7 @@ def _for_page(svg: str, prefix: str, alt: str) -> str:
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{name})")
     svg = re.sub(rf'\bid="{IMAGE}[^"]*"', f'class="{IMAGE}"', svg)
+    svg = svg.replace(f' id="{TIME}"', "")  # a figure has several, and an id is only one's
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)

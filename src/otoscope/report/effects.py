@@ -40,11 +40,10 @@ def effects(name: str, bars: Sequence[Bar], *, label: str, title: str = "") -> D
 
     def paint(figure: Figure, narrow: bool) -> None:
         handles = _legend(bars, kinds)
-        heading = wrapped(title, figure.get_figwidth() - 0.3, 8, bold=True)
-        names = [wrapped(bar.label, 0.32 * figure.get_figwidth(), 7) for bar in bars]
+        names = [wrapped(bar.label, 0.40 * figure.get_figwidth(), 7) for bar in bars]
         room = figure.get_figwidth() - max(width(line, 7) for name in names for line in name.split("\n")) / 72 - 0.3
-        row = max(0.20 + 0.075 * len(kinds), 0.16 + 0.11 * max(name.count("\n") for name in names))
-        axis = wrapped(label, room, 7)
+        row = max(0.20 + 0.075 * len(kinds), 0.5 / len(bars), 0.16 + 0.11 * max(name.count("\n") for name in names))
+        axis, heading = wrapped(label, room, 7), wrapped(title, room, 8, bold=True)
         above = 0.2 + 0.12 * heading.count("\n") if heading else 0.0
         figure.set_figheight(0.45 + 0.11 * axis.count("\n") + row * len(bars) + legend_inches(figure, handles) + above)
         ax = figure.subplots()

@@ -68,7 +68,7 @@ def grid(
             box.set(facecolor="none", edgecolor=INK, linewidth=1.2, zorder=5)
             ax.add_patch(box)
         ax.set(xlabel=column_label, ylabel=row_label, xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5))
-        every = 1 if slanted else max(1, int(np.ceil((longest + 0.06) / inches)))
+        every = max(1, int(np.ceil((0.13 if slanted else longest + 0.06) / inches)))
         turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
         ax.set_xticks(range(0, len(columns), every), columns[::every], **turn)
         step = max(1, int(np.ceil(0.12 / tall)))

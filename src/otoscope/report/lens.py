@@ -75,7 +75,7 @@ def lens(
             side = "right" if layer > 0.6 * (len(layers) - 1) else "left"
             place = {"ha": side, "va": "bottom", "transform": ax.get_xaxis_transform()}
             ax.text(layer, 1.0, what, color=ACCENT, fontsize=6.5, **place)
-        every = 1 if slanted else max(1, int(np.ceil((longest + 0.06) / inches)))
+        every = max(1, int(np.ceil((0.13 if slanted else longest + 0.06) / inches)))
         turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
         ax.set_xticks(x[::every], layers[::every], **turn)
         ax.set(xlabel=layer_label, ylabel=label)
