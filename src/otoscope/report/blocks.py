@@ -1,6 +1,6 @@
 """What a report is made of. Each block is plain data; ``templates/blocks.html`` has one macro per ``kind``.
 
-To add a block: a dataclass here with a ``kind``, a macro of that name there, a line in the README of neither.
+To add a block: a dataclass here with a ``kind``, added to ``Block``, and a macro of that name there.
 """
 
 from collections.abc import Mapping, Sequence

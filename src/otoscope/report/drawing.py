@@ -26,7 +26,7 @@ WIDE, NARROW = 180 / 25.4, 76 / 25.4
 
 # Named inks. In the page each becomes a CSS variable, so that the same SVG is right on a light and on a dark ground.
 INK, MUTED, RULE, GROUND, SHADE = "#1b1c1e", "#5b6067", "#c8ccd2", "#fdfdfe", "#e4e6ea"
-WARM, COOL, ACCENT, OTHER = "#c8401f", "#1f6fb8", "#7a3fb1", "#2f7d5b"
+WARM, COOL, ACCENT = "#c8401f", "#1f6fb8", "#7a3fb1"
 _VARIABLES = {
     INK: "ink",
     MUTED: "muted",
@@ -36,7 +36,6 @@ _VARIABLES = {
     WARM: "warm",
     COOL: "cool",
     ACCENT: "accent",
-    OTHER: "other",
 }
 IMAGE = "grey-image"  # gid of pictures drawn in black ink, which a dark page inverts
 TIME = "time-panel"  # gid of axes whose x is seconds of the sound

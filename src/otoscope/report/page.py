@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 import otoscope
 from otoscope.audio.clip import Clip
-from otoscope.report.blocks import Block, Claims, Figure, Reproduce, Section, Sound, Sounds, Tokens
+from otoscope.report.blocks import Block, Claims, Figure, Section, Sound, Sounds, Tokens
 from otoscope.report.drawing import symmetric_limit
 from otoscope.report.timeline import waveform
 from otoscope.runs import Claim, Run, csv_text
@@ -185,6 +185,3 @@ def _environment() -> jinja2.Environment:
         is_number=lambda v: isinstance(v, int | float | np.number) and not isinstance(v, bool),
     )
     return environment
-
-
-__all__ = ["Report", "Reproduce", "bounds", "number", "sound_uri", "token_table"]
