@@ -33,7 +33,9 @@ class _Lazy(TyperGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        app = typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
+        app = typer.Typer(
+            add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+        )
         module = import_module(f"otoscope.cli.{cmd_name}")
         app.command(name=cmd_name, help=module.__doc__)(module.command)
         return typer.main.get_command(app)
@@ -98,7 +100,9 @@ def run(argv: list[str] | None = None) -> int:
     except OSError as error:
         if debug:
             raise
-        _say(f"{error.filename or 'the system'}: {error.strerror or error}; free space or choose another place with --out.")
+        _say(
+            f"{error.filename or 'the system'}: {error.strerror or error}; free space or choose another place with --out."
+        )
         return 2
     except Exception as error:
         if debug:

@@ -33,16 +33,22 @@ def command(
     clean: Annotated[Path, typer.Option(help="The sound whose answer is to be explained.")],
     corrupt: Annotated[Path, typer.Option(help="A sound of equal length that differs in one thing.")],
     model: ModelOption = "whisper-tiny.en",
-    answer: Annotated[str | None, typer.Option(help="Word to look for after the clean sound, instead of what is written.")] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="Word to look for after the clean sound, instead of what is written.")
+    ] = None,
     foil: Annotated[str | None, typer.Option(help="Word to compare it with, instead of what is written.")] = None,
     mode: Annotated[
         Literal["denoise", "noise"], typer.Option(help="Put clean values into the corrupt run, or the reverse.")
     ] = "denoise",
     width: Annotated[float, typer.Option(min=0.02, help="Width of a time window in seconds.")] = 0.1,
-    controls: Annotated[bool, typer.Option(help="Also compute the nulls: random donor, random direction, untrained.")] = True,
+    controls: Annotated[
+        bool, typer.Option(help="Also compute the nulls: random donor, random direction, untrained.")
+    ] = True,
     neurons: Annotated[bool, typer.Option(help="Also patch the strongest decoder MLP's neurons one by one.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
-    pad: Annotated[bool, typer.Option(help="Pad the shorter sound with silence instead of refusing unequal lengths.")] = False,
+    pad: Annotated[
+        bool, typer.Option(help="Pad the shorter sound with silence instead of refusing unequal lengths.")
+    ] = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     revision: RevisionOption = None,

@@ -22,7 +22,9 @@ from otoscope.cli.common import (
 
 def command(
     model: Annotated[str, typer.Argument(help="Embedded name, Hugging Face id, or local folder.")],
-    pattern: Annotated[str, typer.Argument(help="Which sites: globs such as 'decoder.0-1.*' or 'encoder.*.z.3'.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(help="Which sites: globs such as 'decoder.0-1.*' or 'encoder.*.z.3'.")
+    ] = "*",
     device: DeviceOption = "cpu",
     revision: RevisionOption = None,
     offline: OfflineOption = False,
@@ -62,5 +64,7 @@ def command(
     table.add_column("site")
     table.add_column("shape")
     for site in sites:
-        table.add_row(str(site), loaded.stacks[site.stack].shape(site.point, site.index is not None).replace("[", r"\["))
+        table.add_row(
+            str(site), loaded.stacks[site.stack].shape(site.point, site.index is not None).replace("[", r"\[")
+        )
     stdout.print(table)

@@ -28,7 +28,9 @@ from otoscope.cli.common import (
 def command(
     paths: Annotated[list[Path], typer.Argument(help="Sound files, folders of them, or folders with a manifest.tsv.")],
     model: ModelOption = "whisper-tiny.en",
-    language: Annotated[str | None, typer.Option(help="Language of a multilingual Whisper; detected by default.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Language of a multilingual Whisper; detected by default.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows of 30 s decoded together.")] = 8,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
@@ -60,5 +62,9 @@ def _summary(metrics: dict[str, Any], intervals: dict[str, Any]) -> None:
     stdout.print(f"\n{sound:.1f} s of sound at {factor:.3f} seconds of computing per second of sound")
     if metrics.get("wer") is not None:
         low, high = intervals.get("wer", (float("nan"), float("nan")))
-        counts = f"{metrics['substitutions']} substituted, {metrics['deletions']} deleted, {metrics['insertions']} inserted"
-        stdout.print(f"WER {100 * metrics['wer']:.2f}% \\[{100 * low:.2f}, {100 * high:.2f}] over {metrics['words']} words: {counts}")
+        counts = (
+            f"{metrics['substitutions']} substituted, {metrics['deletions']} deleted, {metrics['insertions']} inserted"
+        )
+        stdout.print(
+            f"WER {100 * metrics['wer']:.2f}% \\[{100 * low:.2f}, {100 * high:.2f}] over {metrics['words']} words: {counts}"
+        )

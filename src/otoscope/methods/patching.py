@@ -91,6 +91,17 @@ class EffectMap:
         return columns
 
 
+@dataclass(frozen=True)
+class Grid:
+    """A map's questions before they are answered: patches in rows and columns, with their labels."""
+
+    name: str
+    rows: list[str]
+    columns: list[str]
+    patches: list[list[Patch]]
+    edges: Float[np.ndarray, " border"] | None = None
+
+
 class ActivationPatching:
     """Maps of one clean / corrupt pair on one model.
 
@@ -135,6 +146,40 @@ class ActivationPatching:
         input_layer: bool = True,
     ) -> EffectMap:
         """Layers x windows of ``width`` seconds over the valid frames; the first row is the stack's input."""
+        return self.run([self.time_grid(stack, width, points, input_layer)])[0]
+
+    def by_position(self, points: Sequence[str], positions: Sequence[int], labels: Sequence[str] = ()) -> EffectMap:
+        """Decoder layers and points x token positions."""
+        return self.run([self.position_grid(points, positions, labels)])[0]
+
+    def by_component(self, stack: str, positions: Sequence[int] | None = None) -> EffectMap:
+        """Layers x parts of the layer (attention, cross-attention, MLP, whole stream), at ``positions`` (None: all)."""
+        return self.run([self.component_grid(stack, positions)])[0]
+
+    def by_head(self, stack: str, point: str = "z", positions: Sequence[int] | None = None) -> EffectMap:
+        """Layers x heads of ``z``, ``cross_z``, ``pattern`` or ``cross_pattern``, at ``positions`` (None: all).
+
+        Raises:
+            SiteError: the point has no heads.
+        """
+        return self.run([self.head_grid(stack, point, positions)])[0]
+
+    def by_neuron(
+        self, site: str, neurons: Sequence[int] | None = None, positions: Sequence[int] | None = None
+    ) -> EffectMap:
+        """One MLP's neurons (``mlp_post``), each alone, at ``positions`` (None: all)."""
+        return self.run([self.neuron_grid(site, neurons, positions)])[0]
+
+    # -- what to ask ---------------------------------------------------------------------------------------------------
+
+    def time_grid(
+        self,
+        stack: str = "encoder",
+        width: float = 0.1,
+        points: Sequence[str] = ("resid_post",),
+        input_layer: bool = True,
+    ) -> Grid:
+        """The questions of :meth:`by_time`."""
         clock = self.model.clock(stack, self.base.n_samples[0])
         windows = clock.windows(width)
         spec = self.model.stacks[stack]
@@ -145,29 +190,25 @@ class ActivationPatching:
         patches = [[Patch(site, positions=tuple(w)) for w in windows] for site, _ in rows]
         edges = np.array([clock.edges(w[0])[0] for w in windows] + [clock.edges(windows[-1][-1])[1]])
         names = [f"{a:.2f}-{b:.2f} s" for a, b in zip(edges, edges[1:])]
-        return replace(self._map(f"{stack} by time", [r[1] for r in rows], names, patches), edges=edges)
+        return Grid(f"{stack} by time", [label for _, label in rows], names, patches, edges)
 
-    def by_position(self, points: Sequence[str], positions: Sequence[int], labels: Sequence[str] = ()) -> EffectMap:
-        """Decoder layers and points x token positions."""
+    def position_grid(self, points: Sequence[str], positions: Sequence[int], labels: Sequence[str] = ()) -> Grid:
+        """The questions of :meth:`by_position`."""
         spec = self.model.stacks["decoder"]
         rows = [(f"decoder.{i}.{p}", f"{i} {p}") for i in range(spec.n_layers) for p in points]
         patches = [[Patch(site, positions=(p,)) for p in positions] for site, _ in rows]
-        return self._map("decoder by token", [r[1] for r in rows], list(labels) or [str(p) for p in positions], patches)
+        return Grid("decoder by token", [r[1] for r in rows], list(labels) or [str(p) for p in positions], patches)
 
-    def by_component(self, stack: str, positions: Sequence[int] | None = None) -> EffectMap:
-        """Layers x parts of the layer (attention, cross-attention, MLP, whole stream), at ``positions`` (None: all)."""
+    def component_grid(self, stack: str, positions: Sequence[int] | None = None) -> Grid:
+        """The questions of :meth:`by_component`."""
         spec = self.model.stacks[stack]
         points = [p for p in ("attn_out", "cross_attn_out", "mlp_out", "resid_post") if p in spec.points]
         at = None if positions is None else tuple(positions)
         patches = [[Patch(f"{stack}.{i}.{p}", positions=at) for p in points] for i in range(spec.n_layers)]
-        return self._map(f"{stack} components", [f"layer {i}" for i in range(spec.n_layers)], points, patches)
+        return Grid(f"{stack} components", [f"layer {i}" for i in range(spec.n_layers)], points, patches)
 
-    def by_head(self, stack: str, point: str = "z", positions: Sequence[int] | None = None) -> EffectMap:
-        """Layers x heads of ``z``, ``cross_z``, ``pattern`` or ``cross_pattern``, at ``positions`` (None: all).
-
-        Raises:
-            SiteError: the point has no heads.
-        """
+    def head_grid(self, stack: str, point: str = "z", positions: Sequence[int] | None = None) -> Grid:
+        """The questions of :meth:`by_head`."""
         if point not in HEAD_POINTS:
             raise SiteError(f"'{point}' has no heads: name z, pattern, cross_z or cross_pattern.")
         spec = self.model.stacks[stack]
@@ -176,24 +217,23 @@ class ActivationPatching:
             [Patch(Site(stack, i, point, h), positions=at) for h in range(spec.n_heads)] for i in range(spec.n_layers)
         ]
         rows, heads = [f"layer {i}" for i in range(spec.n_layers)], [f"head {h}" for h in range(spec.n_heads)]
-        return self._map(f"{stack} heads ({point})", rows, heads, patches)
+        return Grid(f"{stack} heads ({point})", rows, heads, patches)
 
-    def by_neuron(
+    def neuron_grid(
         self, site: str, neurons: Sequence[int] | None = None, positions: Sequence[int] | None = None
-    ) -> EffectMap:
-        """One MLP's neurons (``mlp_post``), each alone, at ``positions`` (None: all)."""
+    ) -> Grid:
+        """The questions of :meth:`by_neuron`."""
         at = None if positions is None else tuple(positions)
         chosen = range(self.model.stacks[Site.parse(site).stack].d_mlp) if neurons is None else neurons
         patches = [[Patch(f"{site}.{n}", positions=at) for n in chosen]]
-        return self._map(f"neurons of {site}", [site], [f"neuron {n}" for n in chosen], patches)
+        return Grid(f"neurons of {site}", [site], [f"neuron {n}" for n in chosen], patches)
 
-    # -- one sweep per map, controls included ------------------------------------------------------------------------
+    # -- one sweep for all of them, controls included --------------------------------------------------------------------
 
-    def _map(self, name: str, rows: list[str], columns: list[str], grid: list[list[Patch]]) -> EffectMap:
-        flat = [patch for row in grid for patch in row]
-        shape = (len(rows), len(columns))
-        asked, names = list(flat), ["real"]
-        donors = [self.donor]
+    def run(self, grids: Sequence[Grid]) -> list[EffectMap]:
+        """Answer several grids in one sweep: both runs are computed once, however many maps are asked for."""
+        flat = [patch for grid in grids for row in grid.patches for patch in row]
+        asked, names, donors = list(flat), ["real"], [self.donor]
         if self.random_donor is not None:
             donors.append(self.random_donor)
             asked += [replace(p, donor=1) for p in flat]
@@ -203,16 +243,23 @@ class ActivationPatching:
             names.append("random direction")
         result = self._sweep(self.model, donors, asked)
         metric = next(iter(result.values))
-        parts = dict(zip(names, result.values[metric].reshape(len(names), *shape)))
-        real = parts.pop("real")
+        answers = dict(zip(names, result.values[metric].reshape(len(names), len(flat))))
         control_base: dict[str, float] = {}
         if self.untrained is not None:
             null = self._sweep(self.untrained, [self.donor], flat)
-            parts["untrained"], control_base["untrained"] = null.values[metric].reshape(shape), null.base[metric]
-        return EffectMap(
-            name, self.mode, rows, columns, real, result.base[metric], float(result.donors[metric][0]),
-            controls=parts, control_base=control_base,
-        )  # fmt: skip
+            answers["untrained"], control_base["untrained"] = null.values[metric], null.base[metric]
+        maps, at = [], 0
+        for grid in grids:
+            shape = (len(grid.rows), len(grid.columns))
+            part = {name: values[at : at + shape[0] * shape[1]].reshape(shape) for name, values in answers.items()}
+            at += shape[0] * shape[1]
+            maps.append(
+                EffectMap(
+                    grid.name, self.mode, grid.rows, grid.columns, part.pop("real"), result.base[metric],
+                    float(result.donors[metric][0]), grid.edges, part, control_base,
+                )
+            )  # fmt: skip
+        return maps
 
     def _sweep(self, model: Model, donors: list[Inputs], patches: list[Patch]) -> SweepResult:
         result = sweep(model, self.base, donors, patches, self.metric, **self.options)

@@ -21,7 +21,9 @@ def parameters(kind: str, settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or name not in known:
-            raise AudioError(f"'{setting}' is no setting of {kind}: expected NAME=VALUE with one of {', '.join(known) or 'none'}.")
+            raise AudioError(
+                f"'{setting}' is no setting of {kind}: expected NAME=VALUE with one of {', '.join(known) or 'none'}."
+            )
         values[name] = _value(kind, name, known[name]["type"], text)
     return values
 
@@ -36,4 +38,6 @@ def _value(kind: str, name: str, type_name: str, text: str) -> Any:
     try:
         return int(text) if type_name == "int" else float(text)
     except ValueError as error:
-        raise AudioError(f"{name}={text} does not fit {kind}: expected {'a whole number' if type_name == 'int' else 'a number'}.") from error
+        raise AudioError(
+            f"{name}={text} does not fit {kind}: expected {'a whole number' if type_name == 'int' else 'a number'}."
+        ) from error

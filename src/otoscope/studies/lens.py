@@ -48,7 +48,9 @@ def lens_study(
     if loaded.family == "whisper":
         metrics, tables = _whisper(loaded, clip, reference, language)
     elif loaded.family == "language":
-        raise ModelError(f"{loaded.name} does not listen: call otoscope.methods.lens.logit_lens on its text from Python.")
+        raise ModelError(
+            f"{loaded.name} does not listen: call otoscope.methods.lens.logit_lens on its text from Python."
+        )
     else:
         found = ctc_lens(loaded, clip)
         tables = {"CTC lens": found.table()}

@@ -16,7 +16,8 @@ import numpy as np
 from otoscope.engine.model import Model
 from otoscope.errors import TaskError
 from otoscope.methods.contrast import Contrast, contrast
-from otoscope.methods.patching import ActivationPatching, EffectMap, Mode
+from otoscope.methods.controls import untrained
+from otoscope.methods.patching import ActivationPatching, EffectMap, Grid, Mode
 from otoscope.models.inputs import Inputs
 from otoscope.runs import Claim, Control, Threshold
 from otoscope.stats import Interval, bootstrap, clopper_pearson, sign_flip_map
@@ -51,11 +52,12 @@ class PatchConfig:
 
 @dataclass(frozen=True)
 class PairResult:
-    """Everything measured on one pair; maps by name."""
+    """Everything measured on one pair; maps by name; ``unnatural`` marks cells of the first map that leave natural states."""
 
     pair: Pair
     contrast: Contrast
     maps: dict[str, EffectMap]
+    unnatural: np.ndarray | None = None
 
     @property
     def input_map(self) -> EffectMap:
@@ -112,60 +114,49 @@ def patch_pair(
     extra: dict[str, Any] = {}
     if config.controls:
         extra = {"random_donor": _random_donor(model, found, pair, donor), "directions": True, "seed": config.seed}
-    patching = ActivationPatching(
-        model, clean, corrupt, found.metric, config.mode, options=options or {}, **extra,
-    )  # fmt: skip
-    maps: dict[str, EffectMap] = {}
-    notify("encoder, time by layer")
-    maps["encoder_time"] = patching.by_time("encoder", config.width)
-    notify("encoder components and heads")
-    maps["encoder_components"] = patching.by_component("encoder")
+    patching = ActivationPatching(model, clean, corrupt, found.metric, config.mode, options=options or {}, **extra)
+    grids = {
+        "encoder_time": patching.time_grid("encoder", config.width),
+        "encoder_components": patching.component_grid("encoder"),
+    }
+    decoder: dict[str, Grid] = {}
     if "decoder" in model.stacks:
         at = [found.position]
-        notify("decoder components and heads")
-        maps["decoder_components"] = patching.by_component("decoder", at)
-        maps["decoder_self_heads"] = patching.by_head("decoder", "z", at)
-        maps["decoder_cross_heads"] = patching.by_head("decoder", "cross_z", at)
         points = ("attn_out", "cross_attn_out", "mlp_out")
         labels = [model.tokenizer.decode([t]) if model.tokenizer else str(t) for t in found.tokens]
-        maps["decoder_tokens"] = patching.by_position(points, range(found.position + 1), labels)
-        if config.neurons:
-            notify("decoder neurons")
-            column = maps["decoder_components"].columns.index("mlp_out")
-            layer = int(np.nanargmax(maps["decoder_components"].effects[:, column]))
-            alone = ActivationPatching(model, clean, corrupt, found.metric, config.mode, options=options or {})
-            maps["decoder_neurons"] = alone.by_neuron(f"decoder.{layer}.mlp_post", None, at)
-    if config.controls:
-        notify("the same on untrained weights")
+        decoder = {
+            "decoder_components": patching.component_grid("decoder", at),
+            "decoder_self_heads": patching.head_grid("decoder", "z", at),
+            "decoder_cross_heads": patching.head_grid("decoder", "cross_z", at),
+            "decoder_tokens": patching.position_grid(points, range(found.position + 1), labels),
+        }
+    grids |= decoder
+    notify("patching the encoder by time and layer" + (", the decoder by part, head and token" if decoder else ""))
+    maps = dict(zip(grids, patching.run(list(grids.values()))))
+    plain = ActivationPatching(model, clean, corrupt, found.metric, config.mode, options=options or {})
+    if config.neurons and decoder:
+        notify("patching the neurons of one MLP")
+        column = maps["decoder_components"].columns.index("mlp_out")
+        layer = int(np.nanargmax(maps["decoder_components"].effects[:, column]))
+        maps["decoder_neurons"] = plain.by_neuron(f"decoder.{layer}.mlp_post", None, [found.position])
+    if config.controls and decoder:
+        notify("the decoder again, on untrained weights")
         null = ActivationPatching(
-            model, clean, corrupt, found.metric, config.mode, untrained_seed=config.seed, options=options or {}
+            untrained(model, config.seed), clean, corrupt, found.metric, config.mode, options=options or {}
         )
-        for name in [n for n in maps if n.startswith("decoder_") and n != "decoder_neurons"]:
-            maps[name] = _with_untrained(maps[name], null, model, found)
+        for name, other in zip(decoder, null.run(list(decoder.values()))):
+            controls = {**maps[name].controls, "untrained": other.values}
+            bases = {**maps[name].control_base, "untrained": other.base}
+            maps[name] = replace(maps[name], controls=controls, control_base=bases)
     return PairResult(pair, found, maps)
-
-
-def _with_untrained(real: EffectMap, null: ActivationPatching, model: Model, found: Contrast) -> EffectMap:
-    at = [found.position]
-    makers: dict[str, Callable[[], EffectMap]] = {
-        "decoder components": lambda: null.by_component("decoder", at),
-        "decoder heads (z)": lambda: null.by_head("decoder", "z", at),
-        "decoder heads (cross_z)": lambda: null.by_head("decoder", "cross_z", at),
-    }
-    if real.name not in makers:
-        return real
-    other = makers[real.name]()
-    return replace(
-        real,
-        controls={**real.controls, "untrained": other.controls["untrained"]},
-        control_base={**real.control_base, **other.control_base},
-    )
 
 
 def _random_donor(model: Model, found: Contrast, pair: Pair, donor: Pair | None) -> Inputs:
     clip = pair.clean
     samples = clip.samples[::-1] if donor is None else np.resize(donor.clean.resample(clip.rate).samples, len(clip))
-    return found.inputs(model, clip.replace(samples=np.ascontiguousarray(samples), words=(), phones=(), name="random donor"))
+    return found.inputs(
+        model, clip.replace(samples=np.ascontiguousarray(samples), words=(), phones=(), name="random donor")
+    )
 
 
 def summarise(model: Model, results: Sequence[PairResult], config: PatchConfig) -> tuple[dict[str, Any], list[Claim]]:
@@ -193,7 +184,11 @@ def summarise(model: Model, results: Sequence[PairResult], config: PatchConfig) 
             {"windows by chance": Control.of(chance)},
         )
     ]
-    for key, label in (("encoder_time", "encoder"), ("decoder_components", "decoder"), ("decoder_cross_heads", "heads")):
+    for key, label in (
+        ("encoder_time", "encoder"),
+        ("decoder_components", "decoder"),
+        ("decoder_cross_heads", "heads"),
+    ):
         held = [r.maps[key] for r in results if key in r.maps]
         if held:
             metrics |= _peaks(key, held)

@@ -40,17 +40,21 @@ def pair_from_files(clean: Path, corrupt: Path, pad: bool = False) -> Pair:
     first, second = read(clean, RATE), read(corrupt, RATE)
     if pad:
         first, second = pad_to_equal(first, second)
-    pair = Pair(first, second, (0.0, first.duration), "recorded", first.text, second.text, f"{clean.stem} / {corrupt.stem}")
+    pair = Pair(
+        first, second, (0.0, first.duration), "recorded", first.text, second.text, f"{clean.stem} / {corrupt.stem}"
+    )
     span = pair.difference()
     if span is None:
-        raise TaskError(f"{clean} and {corrupt} hold the same samples, so there is nothing to localise: give two that differ.")
+        raise TaskError(
+            f"{clean} and {corrupt} hold the same samples, so there is nothing to localise: give two that differ."
+        )
     return pair.replace(span=span)
 
 
 def patch_study(
     pairs: Sequence[Pair],
     model: str | Model = "whisper-tiny.en",
-    config: PatchConfig = PatchConfig(),
+    config: PatchConfig | None = None,
     *,
     answer: str | None = None,
     foil: str | None = None,
@@ -76,6 +80,7 @@ def patch_study(
     Raises:
         TaskError: no pair could be localised; the reason of the first one is given.
     """
+    config = config or PatchConfig()
     loaded = model if isinstance(model, Model) else load(model, **loading)
     if out is None:
         results, problems = _localise(loaded, pairs, config, answer, foil, None, progress, notify)
@@ -129,7 +134,9 @@ def _localise(
         except TaskError as error:
             problems.append(f"{name}: {error}")
     if not results:
-        raise TaskError(problems[0].split(": ", 1)[-1] if len(pairs) == 1 else f"no pair could be localised; {problems[0]}")
+        raise TaskError(
+            problems[0].split(": ", 1)[-1] if len(pairs) == 1 else f"no pair could be localised; {problems[0]}"
+        )
     return results, problems
 
 
@@ -153,7 +160,11 @@ def headline(model: Model, results: Sequence[PairResult]) -> str:
             stack = np.stack([m.effects[:, [m.columns.index(c) for c in columns]] for m in maps])
             if not np.isnan(stack).all():
                 row, column = np.unravel_index(np.nanargmax(np.nanmean(stack, axis=0)), stack.shape[1:])
-                names = {"attn_out": "the self-attention", "cross_attn_out": "the cross-attention", "mlp_out": "the MLP"}
+                names = {
+                    "attn_out": "the self-attention",
+                    "cross_attn_out": "the cross-attention",
+                    "mlp_out": "the MLP",
+                }
                 effect = float(np.nanmean(stack, axis=0)[row, column])
                 parts.append(f"{words.format(names[columns[column]], maps[0].rows[row])} (effect {effect:.2f})")
     return "; ".join(parts) + "."
@@ -172,7 +183,11 @@ def _lines(model: Model, results: Sequence[PairResult], claims: Sequence[Claim],
     lines += [f"left out: {p}" for p in problems]
     lines.append("")
     for claim in claims:
-        ends = "" if claim.interval is None or np.isnan(claim.interval[0]) else f" [{claim.interval[0]:.2f}, {claim.interval[1]:.2f}]"
+        ends = (
+            ""
+            if claim.interval is None or np.isnan(claim.interval[0])
+            else f" [{claim.interval[0]:.2f}, {claim.interval[1]:.2f}]"
+        )
         value = "none" if claim.value is None or np.isnan(claim.value) else f"{claim.value:.2f}{ends}"
         lines.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold}, n={claim.n})")
     return lines

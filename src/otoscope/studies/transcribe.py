@@ -35,7 +35,9 @@ def gather(paths: Sequence[Path]) -> list[Clip]:
         else:
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _ENDINGS)
             if not found:
-                raise AudioError(f"{path} holds no sound: expected {', '.join(sorted(_ENDINGS))} files or a manifest.tsv.")
+                raise AudioError(
+                    f"{path} holds no sound: expected {', '.join(sorted(_ENDINGS))} files or a manifest.tsv."
+                )
             clips += [read(p) for p in found]
     return clips
 
@@ -95,7 +97,12 @@ def transcribe_study(
         }  # fmt: skip
     if out is None:
         return _plain(metrics), items
-    config = {"model": loaded.name, "language": language, "clips": [clip.digest()[:16] for clip in clips], **_named(loading)}
+    config = {
+        "model": loaded.name,
+        "language": language,
+        "clips": [clip.digest()[:16] for clip in clips],
+        **_named(loading),
+    }
     with Run(out, "transcribe", config) as run:
         run.record_weights(loaded.name, loaded.weights_hash())
         run.table("transcripts", {key: [item[key] for item in items] for key in ("path", "text", "reference", "wer")})
