@@ -103,6 +103,21 @@ def test_the_processor_and_generate_work_offline(tmp_path):
     assert prompt[2] == ids["transcribe"]
 
 
+def test_a_lost_first_merge_is_put_back(tmp_path):
+    source, out = tmp_path / "ct2", tmp_path / "hf"
+    write_ct2_folder(source, whisper())
+    whole = json.loads((source / "tokenizer.json").read_text())
+    for spelling in (list, " ".join):
+        lost = json.loads((source / "tokenizer.json").read_text())
+        lost["model"]["merges"] = [spelling(merge) for merge in whole["model"]["merges"][1:]]
+        (source / "tokenizer.json").write_text(json.dumps(lost))
+        out.mkdir(exist_ok=True)
+        convert_ct2(source, out)
+        words = tf.AutoTokenizer.from_pretrained(out)
+        assert words.tokenize("the th") == ["the", "Ġ", "th"]
+        (source / "tokenizer.json").write_text(json.dumps(whole))
+
+
 def test_large_v3_has_128_mel_bins(tmp_path):
     out = _convert(tmp_path, whisper(num_mel_bins=128))
     assert tf.AutoFeatureExtractor.from_pretrained(out).feature_size == 128
@@ -156,7 +171,7 @@ def test_what_is_missing_is_named(tmp_path):
     (source / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"tokenizer\.json' is missing"):
         convert_ct2(source, out)
-    (source / "tokenizer.json").write_text('{"added_tokens": [], "model": {"vocab": {"a": 0}}}')
+    (source / "tokenizer.json").write_text('{"added_tokens": [], "model": {"vocab": {"a": 0}, "merges": []}}')
     with pytest.raises(ModelError, match="belongs to another Whisper"):
         convert_ct2(source, out)
 

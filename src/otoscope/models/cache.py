@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from otoscope.errors import ModelError
 
 #: part of every converted folder's name; raise it when a converter changes what it writes
-CONVERSION = 2
+CONVERSION = 3
 #: seconds to wait for another process that builds the same folder
 _LOCK_SECONDS = 3600
 

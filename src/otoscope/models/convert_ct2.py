@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from otoscope.errors import ModelError
+from otoscope.models.bpe import complete_merges
 from otoscope.models.checkpoint import read_json, save_tensors, write_json
 from otoscope.models.ct2_format import Ct2File, read_ct2
 
@@ -141,9 +142,10 @@ def _state_dict(weights: Ct2File, config: dict[str, Any]) -> dict[str, np.ndarra
 
 
 def _tokenizer(path: Path, vocab_size: int) -> dict[str, Any]:
-    """``tokenizer.json`` with the timestamp tokens spelled out, so that every id of the model has a name.
+    """``tokenizer.json`` with the timestamp tokens spelled out, so that every id of the model has a name, and with the
+    merges it lost put back.
 
-    Their ids are the last ``_N_TIMESTAMPS`` of the vocabulary; older tokenizer files leave them implicit.
+    The timestamps' ids are the last ``_N_TIMESTAMPS`` of the vocabulary; older tokenizer files leave them implicit.
     """
     if not path.is_file():
         raise ModelError(f"'{path}' is missing: copy tokenizer.json from the Whisper this folder was converted from.")
@@ -151,8 +153,12 @@ def _tokenizer(path: Path, vocab_size: int) -> dict[str, Any]:
     try:
         known = {token["content"] for token in tokenizer["added_tokens"]}
         n_known = len(set(tokenizer["model"]["vocab"]) | known)
-    except (KeyError, TypeError):
+        # files spell a merge as "a b" or as ["a", "b"]
+        merges = [tuple(m.split(" ", 1) if isinstance(m, str) else m) for m in tokenizer["model"]["merges"]]
+        whole = complete_merges(tokenizer["model"]["vocab"], merges, special=known)
+    except (KeyError, TypeError, ValueError):
         raise ModelError(f"'{path}' is not a Hugging Face tokenizers file.") from None
+    tokenizer["model"]["merges"] = [list(merge) for merge in whole]
     if "<|0.00|>" not in known:
         if n_known + _N_TIMESTAMPS != vocab_size:
             raise ModelError(
