@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,6 +20,7 @@ from otoscope.models.adapter import Adapter
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
 from otoscope.models.load import load_adapter
+from otoscope.models.quiet import quiet
 from otoscope.models.site import Site, StackSpec, expand
 
 
@@ -166,7 +167,7 @@ class Model:
         Options go to transformers' ``generate``.
         """
         options = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **options}
-        with intervening(self.adapter, inputs, interventions):
+        with quiet(), intervening(self.adapter, inputs, interventions):
             if self.family == "whisper":
                 out = self.hf.generate(input_features=inputs.features, **options)
             elif self.family == "language":
@@ -184,6 +185,9 @@ def load(
     dtype: str | torch.dtype = "float32",
     revision: str | None = None,
     offline: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> Model:
     """Load a model: see :func:`otoscope.models.load.load_adapter` for the arguments and errors."""
-    return Model(load_adapter(name_or_path, device=device, dtype=dtype, revision=revision, offline=offline))
+    return Model(
+        load_adapter(name_or_path, device=device, dtype=dtype, revision=revision, offline=offline, progress=progress)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from otoscope.errors import ModelError
 from otoscope.models.adapter import Adapter
+from otoscope.models.quiet import quiet
 from otoscope.models.sources import resolve
 
 #: ``model_type`` of a configuration -> adapter class; a new family is one file and one line here
@@ -24,6 +26,8 @@ FAMILIES = {
     "qwen2": "otoscope.models.language:LanguageAdapter",
     "qwen3": "otoscope.models.language:LanguageAdapter",
 }
+#: weights that only training reads (SpecAugment's mask), which published wav2vec2 checkpoints leave out
+_UNREAD = ("masked_spec_embed",)
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -48,6 +52,7 @@ def load_adapter(
     dtype: str | torch.dtype = "float32",
     revision: str | None = None,
     offline: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> Adapter:
     """Load weights, tokenizer and feature extractor.
 
@@ -58,19 +63,23 @@ def load_adapter(
         dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64``.
         revision: branch, tag or commit of a hub model.
         offline: never ask the network.
+        progress: called with one line of text per step of a download, and per thing to know of how the model was found.
 
     Raises:
-        ModelError: not found, not readable, not supported, or the device or dtype does not exist here.
+        ModelError: not found, not readable, incomplete, not supported, or the device or dtype does not exist here.
     """
     torch_dtype = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(str(dtype))
     if torch_dtype is None:
         raise ModelError(f"'{dtype}' is not a dtype: expected one of {', '.join(_DTYPES)}.")
     torch_device = _device(device)
-    source = resolve(name_or_path, revision=revision, offline=offline)
+    source = resolve(name_or_path, revision=revision, offline=offline, progress=progress)
+    for note in source.notes if progress else ():
+        progress(note)
     config = _config(source.path, name_or_path)
     cls = adapter_class(config.get("model_type", "?"), name_or_path)
-    hf = _weights(source.path, config, torch_dtype, name_or_path).to(torch_device)
-    return cls(hf, source.name, _tokenizer(source.path), _feature_extractor(source.path, config))
+    with quiet():
+        hf = _weights(source.path, config, torch_dtype, name_or_path).to(torch_device)
+        return cls(hf, source.name, _tokenizer(source.path), _feature_extractor(source.path, config))
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -104,12 +113,35 @@ def _weights(path: Path, config: dict[str, Any], dtype: torch.dtype, name: str) 
         case _:
             cls = transformers.AutoModelForCausalLM
     try:
-        return cls.from_pretrained(path, dtype=dtype, local_files_only=True)
+        model, found = cls.from_pretrained(
+            path, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except Exception as error:
         raise ModelError(
             f"the weights of {name} in {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
             "expected a complete model.safetensors that fits config.json; fetch the model again."
         ) from error
+    _check_complete(found, path, name)
+    return model
+
+
+def _check_complete(found: dict[str, Any], path: Path, name: str) -> None:
+    """Refuse weights that transformers would fill up at random; tied ones it does not count as missing.
+
+    Tensors that the model has no use for (the training heads of a speech encoder, say) are passed over.
+    """
+    if mismatched := sorted(found["mismatched_keys"]):
+        tensor, stored, expected = mismatched[0][:3]
+        raise ModelError(
+            f"the weights of {name} in {path} do not fit its config.json: {tensor} has the shape {tuple(stored)} where "
+            f"{tuple(expected)} was expected; fetch the model again."
+        )
+    if missing := sorted(key for key in found["missing_keys"] if not key.endswith(_UNREAD)):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelError(
+            f"the weights of {name} in {path} are incomplete: {', '.join(missing[:3])}{more} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; fetch the model again."
+        )
 
 
 def _tokenizer(path: Path) -> Any:

@@ -61,7 +61,7 @@ def resolve(
         return _folder(path, name, revision)
     if not _HUB_ID.fullmatch(name):
         raise ModelError(f"'{name}' is neither a folder nor a model name{near_matches(name)}.")
-    return _hub(name, revision, offline)
+    return _hub(name, revision, offline, progress)
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,11 @@ def _folder(path: Path, name: str, revision: str | None) -> Source:
     return Source("folder", found, name, notes)
 
 
-def _hub(name: str, revision: str | None, offline: bool) -> Source:
+def _hub(name: str, revision: str | None, offline: bool, progress: embedded.Progress | None) -> Source:
     snapshot = cached_snapshot(name, revision)
     if snapshot is None:
+        if progress and not offline:
+            progress(f"{name}: asking the Hugging Face hub")
         snapshot = download_snapshot(name, revision, offline=offline)
     path, notes = _usable(snapshot, f"delete '{snapshot}' and load '{name}' again with a connection")
     return Source("hub", path, name, notes)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ import torch
 
 from otoscope.audio.clip import Clip
 from otoscope.errors import ModelError
+from otoscope.models.quiet import quiet
 
 #: Whisper hears no more at once; CTC models take as much time for it as they take for the rest together
 _WINDOW_SECONDS = 30.0
@@ -88,7 +88,7 @@ def transcribe(
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         began = time.perf_counter()
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             tokens = hear([windows[i].samples for i in batch])
         seconds = (time.perf_counter() - began) / len(batch)
         heard.update({i: (ids, seconds) for i, ids in zip(batch, tokens, strict=True)})
@@ -195,16 +195,3 @@ def _window_samples(model: Listener, rate: int) -> int:
 def _cut(clip: Clip, n_max: int) -> list[np.ndarray]:
     """Equal windows of at most ``n_max`` samples: a short rest would have Whisper invent words for it."""
     return np.array_split(np.asarray(clip.samples), math.ceil(len(clip) / n_max))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' advice to itself: Whisper's ``generate`` warns of arguments that it passes on its own."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
