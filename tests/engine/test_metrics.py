@@ -98,7 +98,6 @@ def test_what_cannot_be_read_is_refused():
         Reading.of([LogitDiff(1, 2), LogitDiff(3, 4)], 6)
 
 
-@pytest.mark.xfail(strict=True, reason="tokens of a metric are not checked against the vocabulary")
 @pytest.mark.parametrize("metric", [LogitDiff(99, 2), LogitDiff(1, -3), LabelLogProb((1, 50), 2)])
 def test_a_token_the_model_does_not_have_is_refused(metric):
     model = build("llama")

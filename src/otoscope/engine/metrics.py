@@ -33,6 +33,11 @@ class Metric(ABC):
         """Tokens whose logits are read; None for all of them."""
         return None
 
+    @property
+    def tokens_read(self) -> tuple[int, ...]:
+        """Every token the metric names, to be checked against the vocabulary."""
+        return self.vocab or ()
+
     @abstractmethod
     def __call__(
         self, logits: Float[Tensor, "row pos vocab"], base: Float[Tensor, "1 pos vocab"] | None = None
@@ -87,6 +92,10 @@ class LabelLogProb(Metric):
     def positions(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(range(self.start, self.start + len(self.tokens)))
 
+    @property
+    def tokens_read(self) -> tuple[int, ...]:
+        return self.tokens
+
     def __call__(self, logits: Tensor, base: Tensor | None = None) -> Tensor:
         labels = torch.tensor(self.tokens, device=logits.device).expand(logits.shape[0], -1)
         return logits.log_softmax(-1).gather(-1, labels[..., None]).squeeze(-1).sum(-1)
@@ -134,17 +143,21 @@ class Reading:
     vocab: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, metrics: Metric | Sequence[Metric], n_positions: int) -> Reading:
-        """Plan the reading of ``metrics`` on an output of ``n_positions``.
+    def of(cls, metrics: Metric | Sequence[Metric], n_positions: int, n_vocab: int | None = None) -> Reading:
+        """Plan the reading of ``metrics`` on an output of ``n_positions`` and ``n_vocab`` tokens.
 
         Raises:
-            TaskError: a metric reads a position that the output does not have, or two metrics share a name.
+            TaskError: a metric reads a position or token that the output does not have, or two metrics share a name.
         """
         chosen = (metrics,) if isinstance(metrics, Metric) else tuple(metrics)
         if len({m.name for m in chosen}) < len(chosen):
             raise TaskError("two metrics share a name: give each its own with name=.")
         positions: set[int] = set()
         for metric in chosen:
+            for token in metric.tokens_read:
+                if token < 0 or (n_vocab is not None and token >= n_vocab):
+                    most = "" if n_vocab is None else f" to {n_vocab - 1}"
+                    raise TaskError(f"{metric.name} reads token {token}, which is not in the vocabulary: its tokens are 0{most}.")
             for p in metric.positions:
                 if not -n_positions <= p < n_positions:
                     raise TaskError(

@@ -8,7 +8,7 @@ their keys and values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -127,10 +127,15 @@ class Replay:
 
     # -- from there to the logits ----------------------------------------------------------------------------------
 
-    def logits(self, rows: Sequence[Row]) -> Float[Tensor, "row pos vocab"]:
-        """Logits at the read positions and tokens. The rows share their stack and, in a causal one, their first position."""
+    def logits(self, rows: Sequence[Row], seen: Callable[[Tensor], None] | None = None) -> Float[Tensor, "row pos vocab"]:
+        """Logits at the read positions and tokens. The rows share their stack and, in a causal one, their first position.
+
+        ``seen`` is shown the rows' states at the end of their stack.
+        """
         stack = rows[0].stack
         end = self._run_stack(stack, rows)
+        if seen is not None:
+            seen(end)
         if stack != self.adapter.order[-1]:
             end = self._decode(self.adapter.final(stack, end))
         else:

@@ -34,6 +34,9 @@ NOISE = 1e-3
 #: ``step(key, compute)`` returns what an earlier, killed run stored under ``key``, or computes and stores it
 Step = Callable[[str, Callable[[], Any]], Any]
 
+#: ``observe(patch, states)`` gets ``[pos, d_model]``: all frames of an encoder, the read positions of a decoder
+Observe = Callable[[Patch, Tensor], float]
+
 
 @dataclass
 class SweepResult:
@@ -47,6 +50,7 @@ class SweepResult:
         logits: ``[patch, P, V]`` at the read positions and tokens, kept where the metrics read at most 16 tokens.
         cost: what it was estimated to cost.
         interrupted: whether Ctrl-C ended it early.
+        observed: what ``observe`` returned per patch; NaN for patches that change nothing.
     """
 
     patches: list[Patch]
@@ -56,6 +60,7 @@ class SweepResult:
     logits: np.ndarray | None
     cost: Cost
     interrupted: bool = field(default=False)
+    observed: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def effects(self, metric: str | None = None, noise: float = NOISE) -> np.ndarray:
         """Normalised effect per patch: ``(m_patched - m_base) / (m_donor - m_base)``.
@@ -84,6 +89,7 @@ def sweep(
     announce: Callable[[Cost], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     step: Step | None = None,
+    observe: Observe | None = None,
 ) -> SweepResult:
     """Answer every patch.
 
@@ -98,6 +104,8 @@ def sweep(
         announce: called once with the estimated cost, before anything long starts.
         progress: called with (done, total) after every chunk.
         step: keeps finished chunks, such as ``Run.step``; a sweep that was killed and is called again resumes.
+        observe: shown every replayed row's states at the end of the stack that was patched; what it returns is kept in
+            :attr:`SweepResult.observed` (replay only).
 
     Raises:
         SiteError, TaskError: a patch or metric names what is not there, or lengths differ.
@@ -109,7 +117,7 @@ def sweep(
         if not 0 <= patch.donor < len(donors):
             raise SiteError(f"patch of '{patch.site}' names donor {patch.donor}, but {len(donors)} were given.")
         patch.checked(adapter.stacks, 10**9, adapter.name)
-    reading = Reading.of(metrics, _n_outputs(adapter, base))
+    reading = Reading.of(metrics, _n_outputs(adapter, base), adapter.n_outputs)
     run = BaseRun.of(adapter, base, donors, patches, reading)
     for patch in patches:
         patch.checked(adapter.stacks, run.n_positions(Site.parse(patch.site)), adapter.name)
@@ -131,6 +139,7 @@ def sweep(
         {name: v[1:].double().cpu().numpy() for name, v in plain.items()},
         np.full((len(patches), *base_logits.shape[1:]), np.nan) if base_logits.shape[-1] <= 16 else None,
         cost,
+        observed=np.full(len(patches), np.nan),
     )
     unchanged = [i for i in range(len(patches)) if i not in rows]
     _write(result, reading, unchanged, base_logits.expand(len(unchanged), -1, -1), base_logits, n_outputs)
@@ -139,16 +148,23 @@ def sweep(
     try:
         for chunk in _chunks(adapter, rows, lengths, memory_gb):
 
-            def compute(chunk: list[int] = chunk) -> Tensor:
-                if method == "naive":
-                    return naive_logits(run, [patches[i] for i in chunk])
-                return replay.logits([rows[i] for i in chunk])
+            states: list[Tensor] = []
 
-            if step is None:
-                logits = compute()
-            else:
-                saved = step(prefix + _key([patches[i] for i in chunk]), lambda: compute().double().cpu().numpy())
-                logits = torch.from_numpy(np.asarray(saved)).to(base_logits)
+            def answer(chunk: list[int] = chunk, states: list[Tensor] = states) -> dict[str, np.ndarray]:
+                if method == "naive":
+                    logits = naive_logits(run, [patches[i] for i in chunk])
+                else:
+                    logits = replay.logits([rows[i] for i in chunk], states.append if observe else None)
+                found = {"logits": logits.double().cpu().numpy()}
+                if observe and states:
+                    found["observed"] = np.array([observe(patches[i], x) for i, x in zip(chunk, states[0])], dtype=float)
+                return found
+
+            key = prefix + ("o" if observe else "") + _key([patches[i] for i in chunk])
+            found = answer() if step is None else step(key, answer)
+            logits = torch.from_numpy(np.asarray(found["logits"])).to(base_logits)
+            if "observed" in found:
+                result.observed[chunk] = found["observed"]
             _write(result, reading, chunk, logits, base_logits, n_outputs)
             done += len(chunk)
             if progress:

@@ -18,11 +18,11 @@ from otoscope.engine.capture import capture_until
 from otoscope.engine.metrics import Metric
 from otoscope.engine.model import Model
 from otoscope.engine.patch import Patch
-from otoscope.engine.sweep import NOISE, SweepResult, sweep
+from otoscope.engine.sweep import NOISE, Observe, SweepResult, sweep
 from otoscope.errors import SiteError
-from otoscope.methods.controls import randomly_turned, untrained
+from otoscope.methods.controls import randomly_turned
 from otoscope.models.inputs import Inputs
-from otoscope.models.site import HEAD_POINTS, Site
+from otoscope.models.site import HEAD_POINTS, PATTERN_POINTS, Site
 
 Mode = Literal["denoise", "noise"]
 
@@ -40,6 +40,7 @@ class EffectMap:
         edges: time in seconds of the column borders, where columns are windows of time.
         controls: name -> values of the same grid under a null (same units as ``values``).
         control_base: name -> metric of that null's unpatched run, where it is not ``base``.
+        observed: what an observer made of each patched run's states, such as whether they left the natural ones.
     """
 
     name: str
@@ -52,6 +53,7 @@ class EffectMap:
     edges: Float[np.ndarray, " border"] | None = None
     controls: dict[str, Float[np.ndarray, "row column"]] = field(default_factory=dict)
     control_base: dict[str, float] = field(default_factory=dict)
+    observed: Float[np.ndarray, "row column"] | None = None
 
     @property
     def change(self) -> Float[np.ndarray, "row column"]:
@@ -100,6 +102,7 @@ class Grid:
     columns: list[str]
     patches: list[list[Patch]]
     edges: Float[np.ndarray, " border"] | None = None
+    controls: tuple[str, ...] = ("random donor", "random direction")
 
 
 class ActivationPatching:
@@ -112,8 +115,9 @@ class ActivationPatching:
         mode: ``denoise`` (into the corrupt run) or ``noise`` (into the clean run).
         random_donor: another input of the same length; its values are the control ``random donor``.
         directions: whether to add the control ``random direction``.
-        untrained_seed: seed of the control ``untrained``; None leaves it out.
         seed: seed of the random direction.
+        observe: sees the states of every patched run at the end of its stack (see :func:`otoscope.engine.sweep.sweep`);
+            what it returns is kept in :attr:`EffectMap.observed`.
         options: passed to every sweep (``memory_gb``, ``progress``, ``announce``, ``step``).
     """
 
@@ -127,15 +131,15 @@ class ActivationPatching:
         *,
         random_donor: Inputs | None = None,
         directions: bool = False,
-        untrained_seed: int | None = None,
         seed: int = 0,
+        observe: Observe | None = None,
         options: dict[str, Any] | None = None,
     ):
         self.model, self.metric = model, metric
         self.mode: Mode = mode
         self.base, self.donor = (corrupt, clean) if mode == "denoise" else (clean, corrupt)
         self.random_donor, self.directions, self.seed = random_donor, directions, seed
-        self.untrained = None if untrained_seed is None else untrained(model, untrained_seed)
+        self.observe = observe
         self.options = options or {}
 
     def by_time(
@@ -232,51 +236,54 @@ class ActivationPatching:
 
     def run(self, grids: Sequence[Grid]) -> list[EffectMap]:
         """Answer several grids in one sweep: both runs are computed once, however many maps are asked for."""
-        flat = [patch for grid in grids for row in grid.patches for patch in row]
-        asked, names, donors = list(flat), ["real"], [self.donor]
-        if self.random_donor is not None:
-            donors.append(self.random_donor)
-            asked += [replace(p, donor=1) for p in flat]
-            names.append("random donor")
-        if self.directions:
-            asked += self._turned(flat)
-            names.append("random direction")
-        result = self._sweep(self.model, donors, asked)
+        pieces: list[tuple[int, str, list[Patch]]] = []
+        for i, grid in enumerate(grids):
+            flat = [patch for row in grid.patches for patch in row]
+            pieces.append((i, "real", flat))
+            if self.random_donor is not None and "random donor" in grid.controls:
+                pieces.append((i, "random donor", [replace(p, donor=1) for p in flat]))
+            # patterns are probabilities: turning them makes no sense, so their null is the random donor alone
+            if self.directions and "random direction" in grid.controls and not _has_pattern(flat):
+                pieces.append((i, "random direction", flat))
+        turned = iter(self._turned([p for _, name, flat in pieces if name == "random direction" for p in flat]))
+        asked = [
+            next(turned) if name == "random direction" else patch for _, name, flat in pieces for patch in flat
+        ]
+        donors = [self.donor] if self.random_donor is None else [self.donor, self.random_donor]
+        result = self._sweep(asked, donors)
         metric = next(iter(result.values))
-        answers = dict(zip(names, result.values[metric].reshape(len(names), len(flat))))
-        control_base: dict[str, float] = {}
-        if self.untrained is not None:
-            null = self._sweep(self.untrained, [self.donor], flat)
-            answers["untrained"], control_base["untrained"] = null.values[metric], null.base[metric]
-        maps, at = [], 0
-        for grid in grids:
-            shape = (len(grid.rows), len(grid.columns))
-            part = {name: values[at : at + shape[0] * shape[1]].reshape(shape) for name, values in answers.items()}
-            at += shape[0] * shape[1]
-            maps.append(
-                EffectMap(
-                    grid.name, self.mode, grid.rows, grid.columns, part.pop("real"), result.base[metric],
-                    float(result.donors[metric][0]), grid.edges, part, control_base,
-                )
-            )  # fmt: skip
-        return maps
+        answers: list[dict[str, np.ndarray]] = [{} for _ in grids]
+        flagged: list[np.ndarray | None] = [None for _ in grids]
+        at = 0
+        for i, name, flat in pieces:
+            shape, part = (len(grids[i].rows), len(grids[i].columns)), slice(at, at + len(flat))
+            answers[i][name] = result.values[metric][part].reshape(shape)
+            if name == "real" and self.observe is not None:
+                flagged[i] = result.observed[part].reshape(shape)
+            at += len(flat)
+        return [
+            EffectMap(
+                grid.name, self.mode, grid.rows, grid.columns, answer.pop("real"), result.base[metric],
+                float(result.donors[metric][0]), grid.edges, answer, observed=observed,
+            )
+            for grid, answer, observed in zip(grids, answers, flagged)
+        ]  # fmt: skip
 
-    def _sweep(self, model: Model, donors: list[Inputs], patches: list[Patch]) -> SweepResult:
-        result = sweep(model, self.base, donors, patches, self.metric, **self.options)
+    def _sweep(self, patches: list[Patch], donors: list[Inputs]) -> SweepResult:
+        result = sweep(self.model, self.base, donors, patches, self.metric, observe=self.observe, **self.options)
         if result.interrupted:
             raise KeyboardInterrupt
         return result
 
     def _turned(self, patches: list[Patch]) -> list[Patch]:
+        """The same patches with the difference to the donor turned by a random rotation."""
+        if not patches:
+            return []
         sites = sorted({str(Site.parse(p.site).whole) for p in patches})
         both = capture_until(self.model.adapter, Inputs.stack([self.base, self.donor]), [Site.parse(s) for s in sites])
-        turned: dict[str, Any] = {}
-        for site in sites:
-            value = both[site]
-            # patterns are probabilities: turning them makes no sense, so their null is the random donor alone
-            if "pattern" not in site:
-                turned[site] = randomly_turned(value[:1], value[1:2], self.seed)
-        return [
-            replace(p, value=turned.get(str(Site.parse(p.site).whole), both[str(Site.parse(p.site).whole)][:1]))
-            for p in patches
-        ]
+        turned = {site: randomly_turned(both[site][:1], both[site][1:2], self.seed) for site in sites}
+        return [replace(p, value=turned[str(Site.parse(p.site).whole)]) for p in patches]
+
+
+def _has_pattern(patches: Sequence[Patch]) -> bool:
+    return any(Site.parse(p.site).point in PATTERN_POINTS for p in patches)

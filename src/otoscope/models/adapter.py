@@ -60,6 +60,13 @@ class Adapter(ABC):
         """Sampling rate the model listens at, in Hz."""
         return getattr(self.feature_extractor, "sampling_rate", 16000)
 
+    @property
+    def n_outputs(self) -> int:
+        """Width of the output: tokens of the vocabulary, or the width of the final states of a headless encoder."""
+        head = self.hf.get_output_embeddings() if hasattr(self.hf, "get_output_embeddings") else None
+        head = head if head is not None else getattr(self.hf, "lm_head", None)
+        return head.weight.shape[0] if head is not None else self.hf.config.hidden_size
+
     # -- structure -------------------------------------------------------------------------------------------------
 
     @abstractmethod
