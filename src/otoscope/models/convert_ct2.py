@@ -154,7 +154,8 @@ def _tokenizer(path: Path, vocab_size: int) -> dict[str, Any]:
         known = {token["content"] for token in tokenizer["added_tokens"]}
         n_known = len(set(tokenizer["model"]["vocab"]) | known)
         # files spell a merge as "a b" or as ["a", "b"]
-        merges = [tuple(m.split(" ", 1) if isinstance(m, str) else m) for m in tokenizer["model"]["merges"]]
+        spelled = (m.split(" ", 1) if isinstance(m, str) else m for m in tokenizer["model"]["merges"])
+        merges = [(left, right) for left, right in spelled]
         whole = complete_merges(tokenizer["model"]["vocab"], merges, special=known)
     except (KeyError, TypeError, ValueError):
         raise ModelError(f"'{path}' is not a Hugging Face tokenizers file.") from None

@@ -73,8 +73,9 @@ def load_adapter(
         raise ModelError(f"'{dtype}' is not a dtype: expected one of {', '.join(_DTYPES)}.")
     torch_device = _device(device)
     source = resolve(name_or_path, revision=revision, offline=offline, progress=progress)
-    for note in source.notes if progress else ():
-        progress(note)
+    if progress:
+        for note in source.notes:
+            progress(note)
     config = _config(source.path, name_or_path)
     cls = adapter_class(config.get("model_type", "?"), name_or_path)
     with quiet():
