@@ -157,7 +157,7 @@ class ActivationPatching:
         return self.run([self.position_grid(points, positions, labels)])[0]
 
     def by_component(self, stack: str, positions: Sequence[int] | None = None) -> EffectMap:
-        """Layers x parts of the layer (attention, cross-attention, MLP, whole stream), at ``positions`` (None: all)."""
+        """Layers x parts of the layer (attention, cross-attention, MLP; the whole stream too where ``positions`` are named)."""
         return self.run([self.component_grid(stack, positions)])[0]
 
     def by_head(self, stack: str, point: str = "z", positions: Sequence[int] | None = None) -> EffectMap:
@@ -206,7 +206,9 @@ class ActivationPatching:
     def component_grid(self, stack: str, positions: Sequence[int] | None = None) -> Grid:
         """The questions of :meth:`by_component`."""
         spec = self.model.stacks[stack]
-        points = [p for p in ("attn_out", "cross_attn_out", "mlp_out", "resid_post") if p in spec.points]
+        # the whole stream at all positions is the other run itself, so it is asked only where positions are named
+        parts = ("attn_out", "cross_attn_out", "mlp_out") + (() if positions is None else ("resid_post",))
+        points = [p for p in parts if p in spec.points]
         at = None if positions is None else tuple(positions)
         patches = [[Patch(f"{stack}.{i}.{p}", positions=at) for p in points] for i in range(spec.n_layers)]
         return Grid(f"{stack} components", [f"layer {i}" for i in range(spec.n_layers)], points, patches)

@@ -12,11 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from otoscope.engine.model import Model
+from otoscope.engine.patch import Patch
+from otoscope.engine.sweep import Observe
 from otoscope.errors import TaskError
 from otoscope.methods.contrast import Contrast, contrast
 from otoscope.methods.controls import untrained
+from otoscope.methods.natural import Natural, fit
 from otoscope.methods.patching import ActivationPatching, EffectMap, Grid, Mode
 from otoscope.models.inputs import Inputs
 from otoscope.runs import Claim, Control, Threshold
@@ -89,6 +93,7 @@ def patch_pair(
     config: PatchConfig,
     *,
     donor: Pair | None = None,
+    natural: Natural | None = None,
     answer: str | None = None,
     foil: str | None = None,
     options: dict[str, Any] | None = None,
@@ -102,6 +107,7 @@ def patch_pair(
         config: what to compute.
         donor: another pair whose clean sound serves as random donor (cut or padded to length); without one, the clean
             sound with its time reversed.
+        natural: natural states of the last encoder layer; cells of the time map whose patched run leaves them are flagged.
         answer, foil: words to compare instead of what the model writes.
         options: for every sweep (``step``, ``progress``, ``memory_gb``).
         notify: told what is being computed.
@@ -114,10 +120,14 @@ def patch_pair(
     extra: dict[str, Any] = {}
     if config.controls:
         extra = {"random_donor": _random_donor(model, found, pair, donor), "directions": True, "seed": config.seed}
-    patching = ActivationPatching(model, clean, corrupt, found.metric, config.mode, options=options or {}, **extra)
+    observe = None if natural is None else _departure(model, natural)
+    patching = ActivationPatching(
+        model, clean, corrupt, found.metric, config.mode, observe=observe, options=options or {}, **extra
+    )
+    # the encoder is the long part: one null there, all of them in the decoder
     grids = {
-        "encoder_time": patching.time_grid("encoder", config.width),
-        "encoder_components": patching.component_grid("encoder"),
+        "encoder_time": replace(patching.time_grid("encoder", config.width), controls=("random direction",)),
+        "encoder_components": replace(patching.component_grid("encoder"), controls=("random direction",)),
     }
     decoder: dict[str, Grid] = {}
     if "decoder" in model.stacks:
@@ -148,7 +158,34 @@ def patch_pair(
             controls = {**maps[name].controls, "untrained": other.values}
             bases = {**maps[name].control_base, "untrained": other.base}
             maps[name] = replace(maps[name], controls=controls, control_base=bases)
-    return PairResult(pair, found, maps)
+    flagged = maps["encoder_time"].observed
+    return PairResult(pair, found, maps, None if flagged is None else np.nan_to_num(flagged) > 0)
+
+
+def natural_states(model: Model, pairs: Sequence[Pair], leave_out: int) -> Natural | None:
+    """What the sounds of the other pairs put into the last encoder layer; None with fewer than three other pairs."""
+    others = [p for i, p in enumerate(pairs) if i != leave_out]
+    if len(others) < 3:
+        return None
+    clips = [clip for pair in others for clip in (pair.clean, pair.corrupt)]
+    return fit(model, [model.inputs(clip) for clip in clips], _last_encoder_site(model))
+
+
+def _last_encoder_site(model: Model) -> str:
+    return f"encoder.{model.stacks['encoder'].n_layers - 1}.resid_post"
+
+
+def _departure(model: Model, natural: Natural) -> Observe:
+    """1 where a patched run leaves the natural states of the last encoder layer at the patched frames, else 0."""
+    site = _last_encoder_site(model)
+
+    def observe(patch: Patch, states: Tensor) -> float:
+        if not str(patch.site).startswith("encoder") or patch.positions is None:
+            return float("nan")
+        strange = natural.strangeness(site, natural.score(site, states[list(patch.positions)]))
+        return float(strange.mean() > natural.threshold(site, "any", len(patch.positions)))
+
+    return observe
 
 
 def _random_donor(model: Model, found: Contrast, pair: Pair, donor: Pair | None) -> Inputs:
@@ -159,7 +196,7 @@ def _random_donor(model: Model, found: Contrast, pair: Pair, donor: Pair | None)
     )
 
 
-def summarise(model: Model, results: Sequence[PairResult], config: PatchConfig) -> tuple[dict[str, Any], list[Claim]]:
+def summarise(results: Sequence[PairResult]) -> tuple[dict[str, Any], list[Claim]]:
     """Metrics (flat, some with intervals) and claims over all pairs.
 
     Raises:
@@ -169,65 +206,69 @@ def summarise(model: Model, results: Sequence[PairResult], config: PatchConfig) 
         raise TaskError("no pair could be localised: every pair was transcribed alike on both sides.")
     places = [r.in_place() for r in results if not np.isnan(r.peak()[0])]
     metrics: dict[str, Any] = {"pairs": len(results)}
-    start, end = (np.array([r.peak()[i] for r in results]) for i in (0, 1))
     if len(results) == 1:
-        metrics |= {"peak_start": float(start[0]), "peak_end": float(end[0])}
+        metrics |= dict(zip(("peak_start", "peak_end"), results[0].peak()))
     share = clopper_pearson(sum(places), len(places)) if places else Interval(np.nan, np.nan, np.nan, 0)
     metrics["peak_in_span"] = share
-    chance = float(np.mean([_chance(r) for r in results]))
     claims = [
         Claim.of(
             "place",
             f"The largest effect at the input lies where the sounds differ, give or take {TOLERANCE * 1000:.0f} ms.",
             Threshold(">=", PLACE_BAR),
             share if len(results) > 1 else Interval(share.value, np.nan, np.nan, 1),
-            {"windows by chance": Control.of(chance)},
+            {"windows by chance": Control.of(float(np.mean([_chance(r) for r in results])))},
         )
     ]
-    for key, label in (
-        ("encoder_time", "encoder"),
-        ("decoder_components", "decoder"),
-        ("decoder_cross_heads", "heads"),
-    ):
+    for key, what in JUDGED.items():
         held = [r.maps[key] for r in results if key in r.maps]
         if held:
-            metrics |= _peaks(key, held)
+            metrics[f"best_effect.{key}"] = bootstrap([float(np.nanmax(_judged(m, m.effects))) for m in held])
+            if len({m.values.shape for m in held}) == 1 and len(held) > 1:
+                metrics[f"shared_effect.{key}"] = bootstrap(_cross_chosen([_judged(m, m.effects) for m in held]))
             if "random direction" in held[0].controls:
-                claims.append(_beyond_random(key, label, held))
+                claims.append(_beyond_random(key, what, held))
     return metrics, claims
 
 
-def _peaks(key: str, maps: Sequence[EffectMap]) -> dict[str, Any]:
-    """Mean effect of the strongest cell of the mean map, with its interval over pairs."""
-    if len({m.values.shape for m in maps}) > 1:
-        rows = np.stack([np.nanmax(m.effects, axis=1) for m in maps])
-        return {f"effect.{key}.{name}": bootstrap(rows[:, i]) for i, name in enumerate(maps[0].rows)}
-    stack = np.stack([m.effects for m in maps])
-    if np.isnan(stack).all():
-        return {}
-    row, column = np.unravel_index(np.nanargmax(np.nanmean(stack, axis=0)), stack.shape[1:])
-    name = f"{maps[0].rows[row]}.{maps[0].columns[column]}".replace(" ", "")
-    return {f"effect.{key}.{name}": bootstrap(stack[:, row, column])}
+#: maps that a claim is made about -> what their cells are
+JUDGED = {
+    "encoder_time": "encoder window",
+    "decoder_components": "part of a decoder layer",
+    "decoder_cross_heads": "cross-attention head",
+}
 
 
-def _beyond_random(key: str, label: str, maps: Sequence[EffectMap]) -> Claim:
+def _judged(m: EffectMap, values: np.ndarray) -> np.ndarray:
+    """Cells that can fail: not the input row, and not the whole stream, which at the last layer is the answer itself."""
+    columns = [i for i, c in enumerate(m.columns) if c != "resid_post"]
+    rows = [i for i, r in enumerate(m.rows) if r != "input"]
+    return values[np.ix_(rows, columns)]
+
+
+def _cross_chosen(effects: Sequence[np.ndarray]) -> list[float]:
+    """Each pair's effect at the cell that is strongest in the *other* pairs' mean, so that choosing costs nothing."""
+    stack = np.stack(effects)
+    chosen = []
+    for i in range(len(stack)):
+        mean = np.nanmean(np.delete(stack, i, axis=0), axis=0)
+        chosen.append(float(stack[i].flat[int(np.nanargmax(mean))]))
+    return chosen
+
+
+def _beyond_random(key: str, what: str, maps: Sequence[EffectMap]) -> Claim:
     """The strongest place must move the answer more than a random direction of equal size does anywhere in its map."""
-    gap, null, donor = [], [], []
-    for m in maps:
-        turned = float(np.nanmax(m.control_effects("random direction")[1 if key == "encoder_time" else 0 :]))
-        gap.append(float(np.nanmax(m.effects[1 if key == "encoder_time" else 0 :])) - turned)
-        null.append(turned)
-        if "random donor" in m.controls:
-            donor.append(float(np.nanmax(m.control_effects("random donor")[1 if key == "encoder_time" else 0 :])))
-    what = {"encoder": "encoder window", "decoder": "decoder component", "heads": "cross-attention head"}[label]
-    controls = {"random direction": Control.of(bootstrap(null))}
-    if donor:
-        controls["random donor"] = Control.of(bootstrap(donor))
+
+    def best(name: str) -> list[float]:
+        return [float(np.nanmax(_judged(m, m.control_effects(name)))) for m in maps]
+
+    real = [float(np.nanmax(_judged(m, m.effects))) for m in maps]
+    turned = best("random direction")
+    controls = {name: Control.of(bootstrap(best(name))) for name in maps[0].controls}
     return Claim.of(
         f"beyond_random.{key}",
         f"The strongest {what} moves the answer further than the strongest random direction of equal size.",
         Threshold(">", 0.0),
-        bootstrap(gap),
+        bootstrap(np.subtract(real, turned)),
         controls,
         unit="effect",
     )

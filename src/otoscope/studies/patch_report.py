@@ -134,6 +134,7 @@ def _sounds(model: Model, result: PairResult, number: int, lead: bool) -> list[B
 
 def _tokens(model: Model, result: PairResult, number: int) -> Tokens:
     """What the model writes for the clean sound, coloured by how much the clean sound raises each token's log-probability."""
+    c = result.contrast
     timing = word_timing(model, result.pair.clean)
     tokens = [t.token for t in timing.tokens]
     prompt = model.prompt()
@@ -142,9 +143,9 @@ def _tokens(model: Model, result: PairResult, number: int) -> Tokens:
     for clip in (result.pair.clean, result.pair.corrupt):
         logits = model.run(model.inputs(clip, tokens=[*prompt, *tokens])).logits[0, start : start + len(tokens)]
         logs.append(logits.log_softmax(-1)[range(len(tokens)), tokens].tolist())
-    at = result.contrast.position - start
+    at = c.position - start
     shown = [
-        Token(t.text, t.start, t.end, clean - corrupt, "answer" if i == at else "")
+        Token(t.text, t.start, t.end, clean - corrupt, "answer" if i == at and t.token == c.answer else "")
         for i, (t, clean, corrupt) in enumerate(zip(timing.tokens, *logs))
     ]
     label = "log-probability after the clean sound minus after the corrupt one (nats)"
@@ -238,16 +239,20 @@ def _table(results: Sequence[PairResult]) -> Table:
     rows = [
         (
             r.pair.name, r.contrast.clean_text, r.contrast.corrupt_text, r.contrast.answer_text, r.contrast.foil_text,
-            r.input_map.donor, r.input_map.base, f"{r.pair.span[0]:.2f}-{r.pair.span[1]:.2f}",
+            *_clean_corrupt(r.input_map), f"{r.pair.span[0]:.2f}-{r.pair.span[1]:.2f}",
             f"{r.peak()[0]:.2f}-{r.peak()[1]:.2f}",
         )
         for r in results
     ]  # fmt: skip
     names = (
-        "pair", "heard (clean)", "heard (corrupt)", "answer", "foil", "logit difference, donor run",
-        "logit difference, patched run's base", "sounds differ (s)", "largest effect (s)",
+        "pair", "heard (clean)", "heard (corrupt)", "answer", "foil", "logit difference, clean run",
+        "logit difference, corrupt run", "sounds differ (s)", "largest effect (s)",
     )  # fmt: skip
     return Table(dict(zip(names, map(list, zip(*rows)))))
+
+
+def _clean_corrupt(m: EffectMap) -> tuple[float, float]:
+    return (m.donor, m.base) if m.mode == "denoise" else (m.base, m.donor)
 
 
 def _short(labels: Sequence[str]) -> list[str]:

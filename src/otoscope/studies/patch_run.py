@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from otoscope.audio.files import read
+from otoscope.engine.cost import Cost
 from otoscope.engine.model import Model, load
 from otoscope.errors import TaskError
 from otoscope.runs import Claim, Run
 from otoscope.stats import Interval
-from otoscope.studies.patch import Notify, PairResult, PatchConfig, describe, patch_pair, summarise
+from otoscope.studies.patch import Notify, PairResult, PatchConfig, describe, natural_states, patch_pair, summarise
 from otoscope.tasks.pair import Pair, pad_to_equal
 
 RATE = 16000
@@ -61,6 +62,7 @@ def patch_study(
     out: Path | None = None,
     command: str = "patch",
     progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[Cost], None] | None = None,
     notify: Notify = lambda _: None,
     **loading: Any,
 ) -> Done:
@@ -73,7 +75,8 @@ def patch_study(
         answer, foil: words to compare instead of what the model writes.
         out: directory for the run; a run that was killed goes on from there.
         command: the command's name in the results.
-        progress: called with patches done and their total, per map.
+        progress: called with patches done and their total, per sweep.
+        announce: told the estimated cost of every sweep before it starts.
         notify: told what is being computed.
         loading: device, dtype, revision, offline.
 
@@ -82,9 +85,12 @@ def patch_study(
     """
     config = config or PatchConfig()
     loaded = model if isinstance(model, Model) else load(model, **loading)
+    if (answer is None) != (foil is None):
+        raise TaskError("--answer and --foil go together: give both words, or neither.")
+    options: dict[str, Any] = {"progress": progress, "announce": announce}
     if out is None:
-        results, problems = _localise(loaded, pairs, config, answer, foil, None, progress, notify)
-        metrics, claims = summarise(loaded, results, config)
+        results, problems = _localise(loaded, pairs, config, answer, foil, options, notify)
+        metrics, claims = summarise(results)
         from otoscope import __version__
 
         return Done(
@@ -96,8 +102,8 @@ def patch_study(
     }  # fmt: skip
     with Run(out, command, identity, seeds={"seed": config.seed}) as run:
         run.record_weights(loaded.name, loaded.weights_hash())
-        results, problems = _localise(loaded, pairs, config, answer, foil, run, progress, notify)
-        metrics, claims = summarise(loaded, results, config)
+        results, problems = _localise(loaded, pairs, config, answer, foil, {**options, "step": run.step}, notify)
+        metrics, claims = summarise(results)
         for i, result in enumerate(results):
             for name, effect_map in result.maps.items():
                 run.table(f"{name}.{i + 1}", effect_map.table())
@@ -115,19 +121,17 @@ def _localise(
     config: PatchConfig,
     answer: str | None,
     foil: str | None,
-    run: Run | None,
-    progress: Callable[[int, int], None] | None,
+    options: dict[str, Any],
     notify: Notify,
 ) -> tuple[list[PairResult], list[str]]:
     results, problems = [], []
     for i, pair in enumerate(pairs):
         name = pair.name or f"pair {i + 1}"
-        options: dict[str, Any] = {"progress": progress, "step": run.step if run else None}
         donor = pairs[(i + 1) % len(pairs)] if len(pairs) > 1 else None
         try:
             results.append(
                 patch_pair(
-                    model, pair, config, donor=donor, answer=answer, foil=foil, options=options,
+                    model, pair, config, donor=donor, natural=natural_states(model, pairs, i), answer=answer, foil=foil, options=options,
                     notify=lambda line, name=name: notify(f"{name}: {line}"),
                 )
             )  # fmt: skip
