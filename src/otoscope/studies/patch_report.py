@@ -25,7 +25,7 @@ from otoscope.studies.patch import ALPHA, PairResult, PatchConfig, significance
 _SHOWN = 6
 #: fewer pairs than this cannot make any cell significant
 _ENOUGH = 6
-_EFFECT = "effect (share of the clean - corrupt difference)"
+_EFFECT = "effect (share restored)"
 _PARTS = {
     "attn_out": "self-attention",
     "cross_attn_out": "cross-attention",
@@ -70,7 +70,7 @@ def write_report(
         )
     for i, result in enumerate(results[:_SHOWN], 1):
         report.add(*_sounds(model, result, i, lead=i == 1))
-    report.add(Section("In the encoder", "Parts of each layer, patched at all frames at once."))
+    report.add(Section("In the encoder", "Parts of each layer, patched at all frames at once. The effect is the share of the difference between the clean and the corrupt run that comes back."))
     report.add(_components("encoder_components", "Parts of the encoder", results))
     if "decoder_components" in first.maps:
         report.add(Section("In the decoder", "Patched at the position where the two answers part."))
@@ -89,11 +89,11 @@ def _encoder(result: PairResult, number: int, name: str = "") -> Figure:
     """The map over time, with the same map under a random direction of equal size below it."""
     m = result.input_map
     assert m.edges is not None
-    limit = float(np.nanmax(np.abs(m.effects))) if not np.isnan(m.effects).all() else 1.0
+    limit = float(np.ceil(np.nanmax(np.abs(m.effects)) * 20) / 20) if not np.isnan(m.effects).all() else 1.0
 
     def one(values: np.ndarray, title: str, unnatural: np.ndarray | None = None) -> TimeMap:
         assert m.edges is not None
-        return TimeMap(values, m.edges[:-1], m.edges[1:], m.rows, _EFFECT, title, unnatural=unnatural, limit=limit)
+        return TimeMap(values, m.edges[:-1], m.edges[1:], _short(m.rows), _EFFECT, title, unnatural=unnatural, limit=limit)
 
     maps = [one(m.effects, "encoder, whole stream", result.unnatural)]
     if "random direction" in m.controls:
