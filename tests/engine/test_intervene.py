@@ -196,16 +196,13 @@ class TestWindows:
     def test_seconds_are_the_clocks_frames(self, family):
         model = build(family, torch.float64)
         batch = Inputs.stack(list(pair(model)))
-        for stack in ("frontend", "encoder"):
-            site = model.sites(f"{stack}.1.*")[-1]
-            if stack == "frontend" and family != "whisper":
-                continue  # its clock counts encoder frames
-            frames = model.clock(stack, 4000).frames(0.05, 0.12)
-            scale_by = 2 if stack == "frontend" else 1
+        for name in ("frontend.0.conv_out", "frontend.1.conv_out", "encoder.1.resid_post"):
+            site = model.sites(name)[0]
+            frames = model.clock(site.stack, 4000, site.layer).frames(0.05, 0.12)
             before, after = changed(model, batch, scale(site, 0.0, seconds=(0.05, 0.12)))
             touched = (before != after).flatten(2).any(-1).any(0).nonzero().flatten().tolist()
             assert touched == list(frames)
-            assert len(frames) >= 3 * scale_by
+            assert abs(len(frames) - 0.07 * model.adapter.frame_rate(site)) < 1
 
     def test_a_window_needs_the_sound(self):
         model = build("whisper")

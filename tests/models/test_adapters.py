@@ -251,9 +251,8 @@ class TestAdapter:
             clock = model.clock(spec.name, inputs.n_samples[0])
             point = "conv_out" if spec.name == "frontend" else "resid_post"
             frames = values[Site(spec.name, spec.n_layers - 1, point)].shape[1]
-            if spec.name == "encoder":
-                assert clock.n_frames == frames
-                assert clock.rate == spec.frame_rate
+            assert clock.n_frames == frames
+            assert clock.rate == spec.frame_rate
             assert 0 < clock.n_valid <= clock.n_frames
 
 

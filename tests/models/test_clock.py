@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import torch
 
+from otoscope.audio.clip import Clip
 from otoscope.errors import SiteError
 from otoscope.models.clock import FrameClock
 from tests.tiny import build
@@ -66,7 +69,8 @@ def test_whisper_counts_the_frames_of_the_sound_and_calls_the_rest_padding():
         assert (clock.n_frames, clock.n_valid) == (50, valid)
         centres = [f for f in range(50) if clock.time(f) < n_samples / 16000 - 1e-12]
         assert clock.n_valid == len(centres)
-    assert model.clock("frontend", 4000).n_valid == 25
+    assert model.clock("frontend", 4000, layer=0).n_valid == 25
+    assert model.clock("frontend", 4000) == model.clock("frontend", 4000, layer=1) == model.clock("encoder", 4000)
 
 
 @pytest.mark.parametrize("family", ["hubert-base", "wavlm-pre", "wav2vec2-ctc"])
@@ -80,3 +84,47 @@ def test_wav2vec2_kin_have_as_many_frames_as_they_compute_and_none_is_padding(fa
         assert (clock.n_frames, clock.n_valid) == (frames, frames)
         # the receptive field of the last frame still lies inside the sound
         assert clock.time(frames - 1) + clock.first <= n_samples / 16000 + 1e-12
+
+
+@pytest.mark.parametrize("family", ["whisper", "hubert-base", "wavlm-pre"])
+def test_every_convolution_has_as_many_frames_as_its_clock_says(family):
+    model = build(family)
+    n = 4063
+    inputs = model.inputs(Clip(np.random.default_rng(0).standard_normal(n).astype(np.float32) * 0.1, 16000))
+    cache = model.capture(inputs, "frontend.*.conv_out")
+    rates = []
+    for site in model.sites("frontend.*.conv_out"):
+        clock = model.clock("frontend", n, site.layer)
+        assert clock.n_frames == cache[site].shape[1]
+        assert clock.rate == model.adapter.frame_rate(site)
+        rates.append(clock.rate)
+    assert rates == ([100.0, 50.0] if family == "whisper" else [2000.0, 250.0])
+    assert rates[-1] == model.stacks["frontend"].frame_rate == model.stacks["encoder"].frame_rate
+    assert model.adapter.frame_rate(model.sites("encoder.1.z")[0]) == rates[-1]
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2-pre"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_frame_of_a_convolution_hears_the_sound_around_its_time(family, layer):
+    # what changes when one sample does is centred on the frame of that sample's time
+    model = build(family, torch.float64)
+    rng = np.random.default_rng(0)
+    quiet = (rng.standard_normal(8000) * 0.01).astype(np.float32)
+    click = quiet.copy()
+    click[4000] = 0.5
+    frames = []
+    for samples in (quiet, click):
+        inputs = model.inputs(Clip(samples, 16000))
+        frames.append(model.capture(inputs, f"frontend.{layer}.conv_out")[f"frontend.{layer}.conv_out"][0])
+    moved = (frames[1] - frames[0]).norm(dim=-1)
+    clock = model.clock("frontend", 8000, layer)
+    centre = float((moved * torch.arange(len(moved))).sum() / moved.sum())
+    assert clock.time(centre) == pytest.approx(0.25, abs=0.75 / clock.rate)
+
+
+def test_an_unknown_stack_or_layer_has_no_clock():
+    model = build("whisper")
+    with pytest.raises(SiteError, match="no stack 'ear': it has frontend, encoder, decoder"):
+        model.clock("ear", 4000)
+    with pytest.raises(SiteError, match="frontend of tiny-whisper has no layer 2"):
+        model.clock("frontend", 4000, layer=2)

@@ -39,7 +39,7 @@ def command(
         listed = [
             {
                 "site": str(site), "shape": loaded.stacks[site.stack].shape(site.point, site.index is not None),
-                "frame_rate": loaded.stacks[site.stack].frame_rate,
+                "frame_rate": loaded.adapter.frame_rate(site),
                 "n_heads": loaded.stacks[site.stack].width(site.point) if "z" in site.point or "pattern" in site.point else 0,
             }
             for site in sites
@@ -63,8 +63,9 @@ def command(
     table = Table(box=None, pad_edge=False)
     table.add_column("site")
     table.add_column("shape")
+    table.add_column("frames per second")
     for site in sites:
-        table.add_row(
-            str(site), loaded.stacks[site.stack].shape(site.point, site.index is not None).replace("[", r"\[")
-        )
+        shape = loaded.stacks[site.stack].shape(site.point, site.index is not None)
+        rate = loaded.adapter.frame_rate(site)
+        table.add_row(str(site), shape.replace("[", r"\["), f"{rate:g}" if rate else "tokens")
     stdout.print(table)

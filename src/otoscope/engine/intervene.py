@@ -313,7 +313,7 @@ def _selection(
             raise SiteError(f"the positions of '{site}' are tokens, not time: name positions instead of seconds.")
         if inputs is None:
             raise SiteError(f"a window in seconds at '{site}' needs to know the sound: pass inputs= as well.")
-        positions = tuple(adapter.clock(site.stack, max(inputs.n_samples, default=0)).frames(*one.seconds))
+        positions = tuple(adapter.clock(site.stack, max(inputs.n_samples, default=0), site.layer).frames(*one.seconds))
     if heads is not None:
         if site.point not in HEAD_POINTS:
             raise SiteError(f"'{site}' has no heads: name z, pattern, cross_z or cross_pattern.")

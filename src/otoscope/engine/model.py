@@ -75,9 +75,14 @@ class Model:
         """
         return expand(pattern, self.stacks, self.name)
 
-    def clock(self, stack: str, n_samples: int) -> FrameClock:
-        """Frame time of a stack for a recording of ``n_samples`` at the model's rate."""
-        return self.adapter.clock(stack, n_samples)
+    def clock(self, stack: str, n_samples: int, layer: int | None = None) -> FrameClock:
+        """Frame time of a stack for a recording of ``n_samples`` at the model's rate, after ``layer`` (None: the last).
+
+        Raises:
+            SiteError: there is no such stack or layer.
+            ModelError: the positions of this stack are tokens, not time.
+        """
+        return self.adapter.clock(stack, n_samples, layer)
 
     def weights_hash(self) -> str:
         """SHA-256 over names, shapes and bytes of all weights (first 16 hex digits)."""

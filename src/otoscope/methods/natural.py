@@ -313,7 +313,7 @@ def states_of(cache: Cache, site: Site, item: int) -> Float[np.ndarray, "pos d"]
 def positions(model: Model, site: Site, inputs: Inputs, item: int, skip: int) -> np.ndarray:
     """Positions that count: frames inside the recording, tokens after the skipped ones."""
     if model.stacks[site.stack].frame_rate:
-        return np.arange(model.clock(site.stack, inputs.n_samples[item]).n_valid)
+        return np.arange(model.clock(site.stack, inputs.n_samples[item], site.layer).n_valid)
     return np.arange(skip, 1 if inputs.tokens is None else inputs.tokens.shape[1])
 
 

@@ -16,7 +16,7 @@ from otoscope.models import attention
 from otoscope.models.block import Block
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
-from otoscope.models.site import Site, StackSpec
+from otoscope.models.site import Site, StackSpec, check
 from otoscope.models.taps import Tap
 
 
@@ -81,13 +81,35 @@ class Adapter(ABC):
     def stack_module(self, stack: str) -> nn.Module:
         """The module whose forward runs a stack; its keyword ``past_key_values`` tells where generation stands."""
 
-    def clock(self, stack: str, n_samples: int) -> FrameClock:
+    def clock(self, stack: str, n_samples: int, layer: int | None = None) -> FrameClock:
         """Frame time of a stack for a recording of ``n_samples`` at the model's rate.
 
+        Args:
+            stack: its name.
+            n_samples: length of the recording.
+            layer: whose frames; the convolutions of a frontend differ in rate and centre. None for the last layer.
+
         Raises:
+            SiteError: there is no such stack or layer.
             ModelError: the positions of this stack are tokens, not time.
         """
-        raise ModelError(f"the {stack} of {self.name} has no frame time: its positions are tokens, so name positions=.")
+        points = self.stacks[stack].points if stack in self.stacks else ("",)
+        check(Site(stack, layer or 0, points[0]), self.stacks, self.name)
+        if not self.stacks[stack].frame_rate:
+            raise ModelError(
+                f"the {stack} of {self.name} has no frame time: its positions are tokens, so name positions=."
+            )
+        return self._clock(stack, n_samples, self.stacks[stack].n_layers - 1 if layer is None else layer)
+
+    def _clock(self, stack: str, n_samples: int, layer: int) -> FrameClock:
+        """The clock of a layer that exists and whose positions are time."""
+        raise NotImplementedError
+
+    def frame_rate(self, site: Site) -> float | None:
+        """Frames per second at ``site``; None where positions are tokens."""
+        if not self.stacks[site.stack].frame_rate:
+            return None
+        return self.clock(site.stack, self.rate, site.layer).rate
 
     # -- running ---------------------------------------------------------------------------------------------------
 

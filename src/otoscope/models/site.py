@@ -46,7 +46,7 @@ class StackSpec:
         d_mlp: hidden neurons of one MLP.
         causal: whether a position sees only itself and earlier ones.
         points: the points this stack has, in the order of computing.
-        frame_rate: frames per second where positions are time, else None (positions are tokens).
+        frame_rate: frames per second after the last layer where positions are time, else None (positions are tokens).
         n_kv_heads: key/value heads (fewer than ``n_heads`` under grouped-query attention).
     """
 

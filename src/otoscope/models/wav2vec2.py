@@ -97,12 +97,11 @@ class Wav2Vec2Adapter(Adapter):
     def stack_module(self, stack: str) -> nn.Module:
         return self.trunk.encoder if stack == "encoder" else self.trunk.feature_extractor
 
-    def clock(self, stack: str, n_samples: int) -> FrameClock:
+    def _clock(self, stack: str, n_samples: int, layer: int) -> FrameClock:
         """Frames have no padding around them, so frame 0 is centred on half its receptive field."""
         c = self.hf.config
-        layers = range(len(c.conv_dim))
         field, stride, n = 1, 1, n_samples
-        for i in layers:
+        for i in range(layer + 1 if stack == "frontend" else len(c.conv_dim)):
             field += (c.conv_kernel[i] - 1) * stride
             stride *= c.conv_stride[i]
             n = (n - c.conv_kernel[i]) // c.conv_stride[i] + 1

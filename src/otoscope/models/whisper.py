@@ -1,8 +1,9 @@
 """Whisper: a convolutional frontend, a bidirectional encoder over 30 s, a causal decoder that attends to it.
 
 Shapes for a model of width d with H heads, a 30-s window of F = 1500 frames (50 per second) and T tokens:
-``frontend.*.conv_out`` [batch, 2F or F, d], ``encoder.*.resid_*`` [batch, F, d], ``decoder.*.resid_*`` [batch, T, d],
-``*.z`` [batch, F or T, H, d/H], ``decoder.*.cross_pattern`` [batch, H, T, F], ``*.mlp_post`` [batch, F or T, 4d].
+``frontend.0.conv_out`` [batch, 2F, d], ``frontend.1.conv_out`` [batch, F, d], ``encoder.*.resid_*`` [batch, F, d],
+``decoder.*.resid_*`` [batch, T, d], ``*.z`` [batch, F or T, H, d/H], ``decoder.*.cross_pattern`` [batch, H, T, F],
+``*.mlp_post`` [batch, F or T, 4d].
 ``resid_mid`` of the decoder is the stream after cross-attention, before the MLP.
 """
 
@@ -39,9 +40,9 @@ class WhisperAdapter(Adapter):
 
     def _stacks(self) -> dict[str, StackSpec]:
         c = self.hf.config
-        rate = self.frame_rate
+        rate = self._mel_rate / 2  # the second convolution has a stride of 2
         return {
-            "frontend": StackSpec("frontend", 2, c.d_model, 0, 0, 0, False, ("conv_out",), 2 * rate),
+            "frontend": StackSpec("frontend", 2, c.d_model, 0, 0, 0, False, ("conv_out",), rate),
             "encoder": StackSpec(
                 "encoder", c.encoder_layers, c.d_model, c.encoder_attention_heads,
                 c.d_model // c.encoder_attention_heads, c.encoder_ffn_dim, False, _SELF + _REST, rate,
@@ -53,10 +54,8 @@ class WhisperAdapter(Adapter):
         }  # fmt: skip
 
     @property
-    def frame_rate(self) -> float:
-        """Encoder frames per second: the mel rate halved by the second convolution's stride."""
-        hop = getattr(self.feature_extractor, "hop_length", 160)
-        return self.rate / hop / 2
+    def _mel_rate(self) -> float:
+        return self.rate / getattr(self.feature_extractor, "hop_length", 160)
 
     def _layer(self, site: Site) -> Any:
         return getattr(self.hf.model, site.stack).layers[site.layer]
@@ -94,11 +93,10 @@ class WhisperAdapter(Adapter):
     def stack_module(self, stack: str) -> nn.Module:
         return self.hf.model.decoder if stack == "decoder" else self.hf.model.encoder
 
-    def clock(self, stack: str, n_samples: int) -> FrameClock:
-        if stack == "decoder":
-            return super().clock(stack, n_samples)
-        scale = 2 if stack == "frontend" else 1
-        rate, n = self.frame_rate * scale, self.hf.config.max_source_positions * scale
+    def _clock(self, stack: str, n_samples: int, layer: int) -> FrameClock:
+        """Mel frames and padded convolutions are centred on what they stand for, so frame 0 lies at 0 s everywhere."""
+        stride = 1 if (stack, layer) == ("frontend", 0) else 2
+        rate, n = self._mel_rate / stride, 2 * self.hf.config.max_source_positions // stride
         return FrameClock(rate, 0.0, n, min(n, math.ceil(n_samples / self.rate * rate)))
 
     def features(self, clips: Sequence[Clip]) -> Inputs:
