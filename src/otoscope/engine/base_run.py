@@ -15,6 +15,7 @@ from otoscope.engine.metrics import Reading
 from otoscope.engine.patch import Patch
 from otoscope.models.adapter import Adapter
 from otoscope.models.inputs import Inputs
+from otoscope.models.linear import fast_linears
 from otoscope.models.site import PATTERN_POINTS, Site
 
 #: what a layer's own computing after a patched point reads of the base run
@@ -67,7 +68,8 @@ class BaseRun:
         if "encoder" in adapter.stacks:
             wanted.add(Site("encoder", adapter.stacks["encoder"].n_layers - 1, "resid_post"))
         inputs = Inputs.stack([base, *donors])
-        cache = capture_until(adapter, inputs, list(wanted))
+        with fast_linears(adapter.hf):
+            cache = capture_until(adapter, inputs, list(wanted))
         end = cache[Site(last, adapter.stacks[last].n_layers - 1, "resid_post")][:, list(reading.positions)]
         vocab = None if reading.vocab is None else torch.tensor(reading.vocab, device=end.device)
         with torch.no_grad():

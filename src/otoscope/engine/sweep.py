@@ -144,6 +144,8 @@ def sweep(
     unchanged = [i for i in range(len(patches)) if i not in rows]
     _write(result, reading, unchanged, base_logits.expand(len(unchanged), -1, -1), base_logits, n_outputs)
     done = len(unchanged)
+    if method == "replay":
+        replay.prepare(list(rows.values()))
     prefix = _fingerprint(run) if step else ""
     try:
         for chunk in _chunks(adapter, rows, lengths, memory_gb):
