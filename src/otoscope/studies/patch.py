@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from otoscope.audio.clip import Clip
+from otoscope.engine.capture import capture_until
 from otoscope.engine.model import Model
 from otoscope.engine.patch import Patch
 from otoscope.engine.sweep import Observe
 from otoscope.errors import TaskError
 from otoscope.methods.contrast import Contrast, contrast
 from otoscope.methods.controls import untrained
-from otoscope.methods.natural import Natural, fit
+from otoscope.methods.natural import Natural
 from otoscope.methods.patching import ActivationPatching, EffectMap, Grid, Mode
 from otoscope.models.inputs import Inputs
+from otoscope.models.site import Site
 from otoscope.runs import Claim, Control, Threshold
 from otoscope.stats import Interval, bootstrap, clopper_pearson, sign_flip_map
 from otoscope.tasks.pair import Pair
@@ -162,13 +165,25 @@ def patch_pair(
     return PairResult(pair, found, maps, None if flagged is None else np.nan_to_num(flagged) > 0)
 
 
-def natural_states(model: Model, pairs: Sequence[Pair], leave_out: int) -> Natural | None:
-    """What the sounds of the other pairs put into the last encoder layer; None with fewer than three other pairs."""
-    others = [p for i, p in enumerate(pairs) if i != leave_out]
-    if len(others) < 3:
-        return None
-    clips = [clip for pair in others for clip in (pair.clean, pair.corrupt)]
-    return fit(model, [model.inputs(clip) for clip in clips], _last_encoder_site(model))
+class NaturalStates:
+    """What plain runs put into the last encoder layer: captured once, fitted for each pair on the sounds of the others."""
+
+    def __init__(self, model: Model, pairs: Sequence[Pair]):
+        self.site = _last_encoder_site(model)
+        self.states = (
+            [[self._of(model, clip) for clip in (p.clean, p.corrupt)] for p in pairs] if len(pairs) > 3 else []
+        )
+
+    def _of(self, model: Model, clip: Clip) -> np.ndarray:
+        inputs = model.inputs(clip)
+        valid = model.clock("encoder", inputs.n_samples[0]).n_valid
+        value = capture_until(model.adapter, inputs, [Site.parse(self.site)])[self.site]
+        return value[0, :valid].double().cpu().numpy()
+
+    def without(self, pair: int) -> Natural | None:
+        """Natural states of all pairs but one; None where there are too few pairs to say what is natural."""
+        others = [clip for i, clips in enumerate(self.states) if i != pair for clip in clips]
+        return Natural.of({self.site: others}) if others else None
 
 
 def _last_encoder_site(model: Model) -> str:

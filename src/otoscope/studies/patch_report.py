@@ -70,7 +70,12 @@ def write_report(
         )
     for i, result in enumerate(results[:_SHOWN], 1):
         report.add(*_sounds(model, result, i, lead=i == 1))
-    report.add(Section("In the encoder", "Parts of each layer, patched at all frames at once. The effect is the share of the difference between the clean and the corrupt run that comes back."))
+    report.add(
+        Section(
+            "In the encoder",
+            "Parts of each layer, patched at all frames at once. The effect is the share of the difference between the clean and the corrupt run that comes back.",
+        )
+    )
     report.add(_components("encoder_components", "Parts of the encoder", results))
     if "decoder_components" in first.maps:
         report.add(Section("In the decoder", "Patched at the position where the two answers part."))
@@ -93,7 +98,9 @@ def _encoder(result: PairResult, number: int, name: str = "") -> Figure:
 
     def one(values: np.ndarray, title: str, unnatural: np.ndarray | None = None) -> TimeMap:
         assert m.edges is not None
-        return TimeMap(values, m.edges[:-1], m.edges[1:], _short(m.rows), _EFFECT, title, unnatural=unnatural, limit=limit)
+        return TimeMap(
+            values, m.edges[:-1], m.edges[1:], _short(m.rows), _EFFECT, title, unnatural=unnatural, limit=limit
+        )
 
     maps = [one(m.effects, "encoder, whole stream", result.unnatural)]
     if "random direction" in m.controls:

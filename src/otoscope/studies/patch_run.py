@@ -15,7 +15,7 @@ from otoscope.engine.model import Model, load
 from otoscope.errors import TaskError
 from otoscope.runs import Claim, Run
 from otoscope.stats import Interval
-from otoscope.studies.patch import Notify, PairResult, PatchConfig, describe, natural_states, patch_pair, summarise
+from otoscope.studies.patch import NaturalStates, Notify, PairResult, PatchConfig, describe, patch_pair, summarise
 from otoscope.tasks.pair import Pair, pad_to_equal
 
 RATE = 16000
@@ -125,13 +125,14 @@ def _localise(
     notify: Notify,
 ) -> tuple[list[PairResult], list[str]]:
     results, problems = [], []
+    natural = NaturalStates(model, pairs)
     for i, pair in enumerate(pairs):
         name = pair.name or f"pair {i + 1}"
         donor = pairs[(i + 1) % len(pairs)] if len(pairs) > 1 else None
         try:
             results.append(
                 patch_pair(
-                    model, pair, config, donor=donor, natural=natural_states(model, pairs, i), answer=answer, foil=foil, options=options,
+                    model, pair, config, donor=donor, natural=natural.without(i), answer=answer, foil=foil, options=options,
                     notify=lambda line, name=name: notify(f"{name}: {line}"),
                 )
             )  # fmt: skip

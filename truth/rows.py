@@ -1,0 +1,167 @@
+"""The rows of the ledger: what is claimed, the bar it must meet, and the command that measures it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("OTOSCOPE_DATA", ROOT.parent / "shared" / "data"))
+
+Measured = tuple[float | None, list[float] | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One statement.
+
+    Attributes:
+        id: short name.
+        statement: what is measured.
+        bar: ``<= 0.076`` and the like; None where no bar was set.
+        command: what prints the number.
+        measure: gives value and interval; None where it cannot be measured here.
+        unit: shown after the value.
+        readme: whether the README's table shows it.
+        seconds: first guess of its duration.
+    """
+
+    id: str
+    statement: str
+    bar: str | None
+    command: str
+    measure: Callable[[], Measured]
+    unit: str = ""
+    readme: bool = False
+    seconds: float = 30.0
+
+    def met(self, value: float) -> bool:
+        """Whether a value meets the bar."""
+        op, bound = (self.bar or "").split()
+        return value <= float(bound) if op == "<=" else value >= float(bound)
+
+
+@cache
+def printed(*command: str) -> dict[str, Any] | None:
+    """JSON that a command prints; None where the data it needs is not here."""
+    if any("shared/data" in part for part in command) and not DATA.is_dir():
+        return None
+    real = [str(DATA / part.split("shared/data/", 1)[1]) if "shared/data/" in part else part for part in command]
+    if real[0] == "otoscope":
+        real = [sys.executable, "-m", "otoscope.cli.main", *real[1:]]
+    else:
+        real = [sys.executable, *real[1:]]
+    done = subprocess.run(real, stdout=subprocess.PIPE, cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(f"error: `{' '.join(command)}` ended with exit code {done.returncode}.")
+    return json.loads(done.stdout)
+
+
+def metric(name: str, *command: str) -> Callable[[], Measured]:
+    """Read one metric, with its interval, from what a command prints."""
+
+    def measure() -> Measured:
+        result = printed(*command)
+        if result is None:
+            return None, None
+        return result["metrics"][name], result["intervals"].get(name)
+
+    return measure
+
+
+def speed(workload: str, peer: str) -> Callable[[], Measured]:
+    """How many times faster than a peer, from the benchmark's results."""
+
+    def measure() -> Measured:
+        path = ROOT / "bench" / "results.json"
+        if not path.exists():
+            return None, None
+        entry = json.loads(path.read_text("utf-8")).get(workload, {})
+        return entry.get("ratio", {}).get(peer), None
+
+    return measure
+
+
+def import_seconds() -> Measured:
+    """Median of five fresh interpreters."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import otoscope"], check=True)
+        bare = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        times.append((bare - start) - (time.perf_counter() - bare))
+    return sorted(times)[2], None
+
+
+@cache
+def demo() -> dict[str, float]:
+    """Seconds and peak memory (GB) of the demonstration, report included."""
+    start = time.perf_counter()
+    out = ROOT / "runs" / f"truth-demo-{os.getpid()}"
+    command = [sys.executable, "-m", "otoscope.cli.main", "demo", "--out", str(out), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, cwd=ROOT, check=True)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    return {"seconds": seconds, "gb": peak, "in_span": json.loads(done.stdout)["metrics"]["peak_in_span"]}
+
+
+PLANTED = ("python", "truth/planted.py", "--data", "../shared/data/librispeech")
+EXACT = ("python", "truth/exactness.py")
+WER = ("otoscope", "transcribe", "../shared/data/librispeech", "--json")
+BENCH = "make bench"
+
+ROWS = [
+    Row("wer", "WER of the embedded Whisper tiny.en on 136 read sentences, greedy", "<= 0.076", " ".join(WER),
+        metric("wer", *WER), readme=True, seconds=200),
+    Row("real_time_factor", "seconds of computing per second of sound there", None, " ".join(WER),
+        metric("real_time_factor", *WER), seconds=1),
+    Row("exact32", "largest logit difference, sweep against naive hooks, float32, real weights", "<= 1e-4", " ".join(EXACT),
+        metric("max_abs_diff.float32", *EXACT), readme=True, seconds=120),
+    Row("exact64", "the same in float64", "<= 1e-9", " ".join(EXACT), metric("max_abs_diff.float64", *EXACT), readme=True,
+        seconds=1),
+    Row("import", "import otoscope, median of five", "<= 1.0", "make truth", import_seconds, " s", readme=True, seconds=2),
+    Row("demo_seconds", "the demonstration, report included", "<= 120", "make demo", lambda: (demo()["seconds"], None), " s",
+        readme=True, seconds=120),
+    Row("demo_memory", "its peak memory", "<= 3.0", "make demo", lambda: (demo()["gb"], None), " GB", seconds=1),
+    Row("place", "60 planted changes: largest effect at the input lies in the span, give or take 100 ms", ">= 0.9",
+        " ".join(PLANTED), metric("peak_in_span", *PLANTED), readme=True, seconds=600),
+    Row("place_deep", "the same at the last encoder layer", None, " ".join(PLANTED),
+        metric("peak_in_span.last_layer", *PLANTED), readme=True, seconds=1),
+    Row("null_equal", "share of cells significant when both sounds are equal", "<= 0.05", " ".join(PLANTED),
+        metric("significant.equal", *PLANTED), readme=True, seconds=1),
+    Row("null_untrained", "share of cells significant on untrained weights", "<= 0.05", " ".join(PLANTED),
+        metric("significant.untrained", *PLANTED), readme=True, seconds=1),
+    Row("null_untrained_single", "the same without correction for many cells", None, " ".join(PLANTED),
+        metric("p_below_level.untrained", *PLANTED), seconds=1),
+    Row("trained_cells", "share of cells significant on the trained model", None, " ".join(PLANTED),
+        metric("significant.trained", *PLANTED), seconds=1),
+    *(
+        Row(f"speed_{w}_{peer}", f"times faster than {label}, {what}", f">= {bar}", BENCH, speed(w, peer), "x", readme=True,
+            seconds=1)
+        for w, what, bars in (
+            ("E", "encoder windows (100 patches)", (3, 1.4)),
+            ("D", "Whisper decoder (128)", (40, 2)),
+            ("L", "language model (2,400)", (8, 1.9)),
+            ("L0", "the same with a shared prefix", (30, 7)),
+            ("H", "language-model heads (270)", (80, 25)),
+        )
+        for peer, label, bar in (("naive", "naive hooks", bars[0]), ("nnsight", "nnsight 0.8", bars[1]))
+    ),
+    Row("trace", "tracing all encoder residuals, times the plain forward", "<= 1.10", BENCH,
+        lambda: _trace(), "x", readme=True, seconds=1),
+]  # fmt: skip
+
+
+def _trace() -> Measured:
+    ratio, _ = speed("trace", "plain")()
+    return (None if ratio is None else 1 / ratio), None
