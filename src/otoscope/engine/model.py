@@ -22,6 +22,7 @@ from otoscope.models.inputs import Inputs
 from otoscope.models.load import load_adapter
 from otoscope.models.quiet import quiet
 from otoscope.models.site import Site, StackSpec, expand
+from otoscope.models.transcribe import suppressed_tokens
 
 
 class Model:
@@ -169,11 +170,13 @@ class Model:
     ) -> list[list[int]]:
         """Greedy decoding with ``interventions`` in force at every step; token ids per item, specials removed by nobody.
 
-        Options go to transformers' ``generate``.
+        Options go to transformers' ``generate``. Whisper writes no timestamps unless ``return_timestamps`` asks for them.
         """
         options = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **options}
         with quiet(), intervening(self.adapter, inputs, interventions):
             if self.family == "whisper":
+                if not options.get("return_timestamps"):
+                    options.setdefault("suppress_tokens", suppressed_tokens(self.hf))
                 out = self.hf.generate(input_features=inputs.features, **options)
             elif self.family == "language":
                 mask = torch.ones_like(inputs.tokens)  # type: ignore[arg-type]

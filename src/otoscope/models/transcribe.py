@@ -149,6 +149,19 @@ def _language_options(model: Listener, language: str | None) -> dict[str, str]:
     return {"task": "transcribe", "language": language}
 
 
+def suppressed_tokens(hf: Any) -> list[int] | None:
+    """What a Whisper may not write without timestamps: its standard list, and the timestamps themselves.
+
+    A sound model never writes them once told not to, but an ablated one may, and transformers' ``generate`` then seeks
+    back to the time it names, for ever.
+    """
+    config = hf.generation_config
+    standard = list(config.suppress_tokens or ())
+    first = getattr(config, "no_timestamps_token_id", None)
+    timestamps = range(0) if first is None else range(first + 1, hf.config.vocab_size)
+    return sorted({*standard, *timestamps}) or None
+
+
 def _hear_whisper(model: Listener, sounds: list[np.ndarray], options: dict[str, str]) -> list[list[int]]:
     weights = next(model.hf.parameters())
     made = model.feature_extractor(sounds, sampling_rate=_rate(model), return_tensors="pt", return_attention_mask=True)
@@ -158,6 +171,7 @@ def _hear_whisper(model: Listener, sounds: list[np.ndarray], options: dict[str, 
         attention_mask=made.attention_mask[..., :positions].to(weights.device),
         do_sample=False,
         num_beams=1,
+        suppress_tokens=suppressed_tokens(model.hf),
         **options,
     )
     special = set(model.tokenizer.all_special_ids)
