@@ -1,6 +1,6 @@
 """Largest difference between the sweep and naive hooks on real weights: prints one JSON object.
 
-    python truth/exactness.py
+python truth/exactness.py
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def main() -> None:
                 text = "I want to buy a"
                 clean, corrupt = model.inputs(pair.clean, text=text), model.inputs(pair.corrupt, text=text)
             else:
-                clean, corrupt = (model.inputs(text=f"The capital of {place} is the city of") for place in ("France", "Italy"))
+                clean, corrupt = (
+                    model.inputs(text=f"The capital of {place} is the city of") for place in ("France", "Italy")
+                )
             asked = patches(model, model.capture(clean, "*"))
             metric = LogitDiff(1000, 2000, -1)
             for base, donor in ((corrupt, clean), (clean, corrupt)):

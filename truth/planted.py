@@ -108,7 +108,9 @@ def main() -> None:
         chosen += [(pair, c, kind) for pair, c in usable(model, candidates, per_kind)]
         print(f"{kind}: {sum(k == kind for *_, k in chosen)} pairs", file=sys.stderr)
     last = f"encoder.{model.stacks['encoder'].n_layers - 1}.resid_post"
-    hits = {kind: [peak_in_span(model, p, c, "encoder.0.resid_pre") for p, c, k in chosen if k == kind] for kind in KINDS}
+    hits = {
+        kind: [peak_in_span(model, p, c, "encoder.0.resid_pre") for p, c, k in chosen if k == kind] for kind in KINDS
+    }
     deep = [peak_in_span(model, p, c, last) for p, c, _ in chosen]
     print("places done", file=sys.stderr)
     trained = share([around_change(model, p, c, True) for p, c, _ in chosen])

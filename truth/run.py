@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rows import ROOT, ROWS, Row  # noqa: E402
+from rows import ROOT, ROWS, Row
 
 LEDGER = ROOT / "truth.json"
 #: documents and the rows their table shows; "all" is every row
@@ -89,7 +89,11 @@ def main() -> None:
         raise SystemExit(f"error: no row {', '.join(sorted(unknown))}; the rows are {', '.join(r.id for r in ROWS)}.")
     state = fingerprint()
     if not options.tables:
-        due = [r for r in ROWS if r.id in options.rows or (not options.rows and entries.get(r.id, {}).get("state") != state)]
+        due = [
+            r
+            for r in ROWS
+            if r.id in options.rows or (not options.rows and entries.get(r.id, {}).get("state") != state)
+        ]
         for i, row in enumerate(due):
             left = sum(entries.get(r.id, {}).get("seconds", r.seconds) for r in due[i:])
             print(f"{row.id} ({i + 1} of {len(due)}, about {left / 60:.0f} min left)", file=sys.stderr, flush=True)

@@ -19,13 +19,13 @@ _EXPORTS = {
     "OtoscopeError": "otoscope.errors",
 }
 
-__all__ = [*_EXPORTS, "__version__"]
+__all__ = ["Clip", "Model", "OtoscopeError", "Pair", "Site", "__version__", "load", "read"]
 
 if TYPE_CHECKING:
     from otoscope.audio.clip import Clip
     from otoscope.audio.files import read
-    from otoscope.errors import OtoscopeError
     from otoscope.engine.model import Model, load
+    from otoscope.errors import OtoscopeError
     from otoscope.models.site import Site
     from otoscope.tasks.pair import Pair
 

@@ -157,7 +157,9 @@ class Reading:
             for token in metric.tokens_read:
                 if token < 0 or (n_vocab is not None and token >= n_vocab):
                     most = "" if n_vocab is None else f" to {n_vocab - 1}"
-                    raise TaskError(f"{metric.name} reads token {token}, which is not in the vocabulary: its tokens are 0{most}.")
+                    raise TaskError(
+                        f"{metric.name} reads token {token}, which is not in the vocabulary: its tokens are 0{most}."
+                    )
             for p in metric.positions:
                 if not -n_positions <= p < n_positions:
                     raise TaskError(

@@ -66,7 +66,9 @@ class Patch:
         if self.positions is not None:
             bad = [p for p in self.positions if not 0 <= p < n_positions]
             if list(self.positions) != sorted(set(self.positions)):
-                raise SiteError(f"the positions of a patch of '{site}' are {self.positions}: give them in order, each once.")
+                raise SiteError(
+                    f"the positions of a patch of '{site}' are {self.positions}: give them in order, each once."
+                )
             if bad or not self.positions:
                 raise SiteError(f"'{site}' has positions 0 to {n_positions - 1}, not {bad or 'an empty set'}.")
         return self

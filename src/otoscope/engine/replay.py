@@ -23,7 +23,6 @@ from otoscope.models.block import Block
 from otoscope.models.linear import linear
 from otoscope.models.site import PATTERN_POINTS, Site
 
-
 #: rows whose entering states are computed together
 _PREPARED = 256
 
@@ -143,7 +142,9 @@ class Replay:
 
     # -- from there to the logits ----------------------------------------------------------------------------------
 
-    def logits(self, rows: Sequence[Row], seen: Callable[[Tensor], None] | None = None) -> Float[Tensor, "row pos vocab"]:
+    def logits(
+        self, rows: Sequence[Row], seen: Callable[[Tensor], None] | None = None
+    ) -> Float[Tensor, "row pos vocab"]:
         """Logits at the read positions and tokens. The rows share their stack and, in a causal one, their first position.
 
         ``seen`` is shown the rows' states at the end of their stack.
@@ -331,6 +332,6 @@ def _gather(value: Tensor, at: Tensor, axis: int) -> Tensor:
 
 
 def _weighted(pattern: Tensor, values: Tensor) -> Tensor:
-    """Attention weights ``[row, head, pos, key]`` times values ``[1, kv_head, key, d_head]``: ``z`` ``[row, pos, head, d_head]``."""
+    """``z`` ``[row, pos, head, d_head]``: weights ``[row, head, pos, key]`` times values ``[1, kv_head, key, d_head]``."""
     groups = pattern.shape[1] // values.shape[1]
     return (pattern @ values.repeat_interleave(groups, 1)).transpose(1, 2)

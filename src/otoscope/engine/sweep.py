@@ -149,7 +149,6 @@ def sweep(
     prefix = _fingerprint(run) if step else ""
     try:
         for chunk in _chunks(adapter, rows, lengths, memory_gb):
-
             states: list[Tensor] = []
 
             def answer(chunk: list[int] = chunk, states: list[Tensor] = states) -> dict[str, np.ndarray]:
@@ -159,7 +158,9 @@ def sweep(
                     logits = replay.logits([rows[i] for i in chunk], states.append if observe else None)
                 found = {"logits": logits.double().cpu().numpy()}
                 if observe and states:
-                    found["observed"] = np.array([observe(patches[i], x) for i, x in zip(chunk, states[0])], dtype=float)
+                    found["observed"] = np.array(
+                        [observe(patches[i], x) for i, x in zip(chunk, states[0])], dtype=float
+                    )
                 return found
 
             key = prefix + ("o" if observe else "") + _key([patches[i] for i in chunk])

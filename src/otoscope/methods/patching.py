@@ -248,9 +248,7 @@ class ActivationPatching:
             if self.directions and "random direction" in grid.controls and not _has_pattern(flat):
                 pieces.append((i, "random direction", flat))
         turned = iter(self._turned([p for _, name, flat in pieces if name == "random direction" for p in flat]))
-        asked = [
-            next(turned) if name == "random direction" else patch for _, name, flat in pieces for patch in flat
-        ]
+        asked = [next(turned) if name == "random direction" else patch for _, name, flat in pieces for patch in flat]
         donors = [self.donor] if self.random_donor is None else [self.donor, self.random_donor]
         result = self._sweep(asked, donors)
         metric = next(iter(result.values))

@@ -38,7 +38,7 @@ def fast_linears(model: nn.Module) -> Iterator[None]:
     layers = [m for m in model.modules() if type(m) is nn.Linear] if use_onednn() else []
     try:
         for layer in layers:
-            layer.forward = partial(linear, layer)
+            layer.forward = partial(linear, layer)  # type: ignore[method-assign]
         yield
     finally:
         for layer in layers:
