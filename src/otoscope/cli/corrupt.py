@@ -6,11 +6,11 @@ Example: otoscope corrupt in.wav out.wav --with white_noise --span 1.0 1.6 --set
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from otoscope.cli.common import JsonOption, envelope, notice, print_json, stdout
+from otoscope.cli.common import JsonOption, OutOption, notice, print_json, print_lines
 
 
 def command(
@@ -27,15 +27,23 @@ def command(
     list_all: Annotated[
         bool, typer.Option("--list", help="List the corruptions with what each keeps and breaks.")
     ] = False,
+    out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
     from otoscope.audio.corruptions import apply, describe
     from otoscope.audio.files import read, write
     from otoscope.errors import AudioError
     from otoscope.studies.corrupt import parameters
+    from otoscope.studies.outcome import outcome
 
     if list_all:
-        _list(describe(), json)
+        known = describe()
+        listed = [{key: _flat(value) for key, value in row.items()} for row in known]
+        results = outcome("corrupt", {"corruptions": len(known)}, {"list": True}, out, {"corruptions": listed})
+        if json:
+            print_json({**results, "corruptions": known})
+        else:
+            print_lines(line for row in known for line in _described(row))
         return
     if source is None or target is None or kind is None:
         raise AudioError("corrupt needs a recording, a target and --with NAME: see `otoscope corrupt --list`.")
@@ -44,26 +52,24 @@ def command(
     write(target, done.clip)
     for remark in done.clip.notices:
         notice(remark)
-    where = f"{done.span[0]:.3f}-{done.span[1]:.3f} s"
+    asked = {
+        "clip": clip.digest()[:16], "kind": kind, "span": list(done.span), "seed": seed, "settings": sorted(settings or []),
+    }  # fmt: skip
+    metrics = {"start": done.span[0], "end": done.span[1], "seed": seed}
+    results = outcome("corrupt", metrics, asked, out)
     if json:
         more = {"kind": kind, "keeps": list(done.keeps), "breaks": list(done.breaks), "params": done.params}
-        print_json(
-            envelope("corrupt", {"start": done.span[0], "end": done.span[1], "seed": seed}, path=str(target), **more)
-        )
+        print_json({**results, "path": str(target), **more})
         return
-    stdout.print(
-        f"{target}: {done.change} at {where}; keeps {', '.join(done.keeps)}; breaks {', '.join(done.breaks)}",
-        soft_wrap=True,
-    )
+    where = f"{done.span[0]:.3f}-{done.span[1]:.3f} s"
+    print_lines([f"{target}: {done.change} at {where}; keeps {', '.join(done.keeps)}; breaks {', '.join(done.breaks)}"])
 
 
-def _list(rows: list[dict], json: bool) -> None:
-    if json:
-        print_json(envelope("corrupt", {"corruptions": len(rows)}, corruptions=rows))
-        return
-    for row in rows:
-        params = ", ".join(f"{k}={v.get('default', v['type'])}" for k, v in row["params"].items()) or "no parameters"
-        stdout.print(f"[bold]{row['name']}[/bold]  {row['summary']}", soft_wrap=True)
-        stdout.print(
-            f"    {params}\n    keeps {', '.join(row['keeps'])}; breaks {', '.join(row['breaks'])}", soft_wrap=True
-        )
+def _described(row: dict[str, Any]) -> list[str]:
+    params = ", ".join(f"{k}={v.get('default', v['type'])}" for k, v in row["params"].items()) or "no parameters"
+    keeps, breaks = ", ".join(row["keeps"]), ", ".join(row["breaks"])
+    return [f"{row['name']}  {row['summary']}", f"    {params}", f"    keeps {keeps}; breaks {breaks}"]
+
+
+def _flat(value: Any) -> str:
+    return value if isinstance(value, str) else " ".join(map(str, value))

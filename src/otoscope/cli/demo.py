@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from otoscope.cli.common import JsonOption, ModelOption, OutOption, print_json, progress, stderr, stdout
+from otoscope.cli.common import JsonOption, ModelOption, OutOption, print_json, print_lines, progress
 
 
 def command(
@@ -17,11 +17,9 @@ def command(
     from otoscope.studies.demo import demo
 
     start = time.perf_counter()
-    with progress("demo") as update:
-        done = demo(out, model, progress=update, notify=lambda line: stderr.print(f"[dim]{line}[/dim]", soft_wrap=True))
+    with progress("speaking the pairs") as bar:
+        done = demo(out, model, progress=bar, notify=bar.say)
     if json:
         print_json(done.results)
         return
-    for line in done.lines:
-        stdout.print(line, soft_wrap=True, markup=False)
-    stdout.print(f"\n{time.perf_counter() - start:.0f} s; open the report: {done.report}", soft_wrap=True, markup=False)
+    print_lines([*done.lines, f"\n{time.perf_counter() - start:.0f} s; open the report: {done.report}"])

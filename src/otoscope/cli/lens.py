@@ -21,8 +21,10 @@ from otoscope.cli.common import (
     OfflineOption,
     OutOption,
     RevisionOption,
-    notice,
     print_json,
+    print_lines,
+    print_table,
+    progress,
     stdout,
 )
 
@@ -43,22 +45,17 @@ def command(
     from otoscope.studies.lens import lens_study
 
     clip = read(audio)
-    for remark in clip.notices:
-        notice(remark)
-    results, tables = lens_study(
-        clip, model, reference=reference, language=language, out=out, device=device, dtype=dtype, revision=revision,
-        offline=offline,
-    )  # fmt: skip
+    with progress(f"loading {model}") as bar:
+        results, tables = lens_study(
+            clip, model, reference=reference, language=language, out=out, notify=bar.say, device=device, dtype=dtype,
+            revision=revision, offline=offline,
+        )  # fmt: skip
     if json:
         print_json({**results, **tables})
         return
-    from rich.table import Table
-
     for name, rows in tables.items():
-        table = Table(title=name, title_justify="left", box=None, pad_edge=False)
-        for column in rows[0] if rows else ():
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(f"{v:.3g}" if isinstance(v, float) else "" if v is None else str(v) for v in row.values()))
-        stdout.print(table)
+        columns = [key.replace("_", " ") for key in (rows[0] if rows else ())]
+        print_table(columns, [list(row.values()) for row in rows], title=name.replace("_", " "))
         stdout.print()
+    if out is not None:
+        print_lines([f"report: {out / 'report.html'}"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
+
+from otoscope.cli.usage import ABORT, USAGE, near, sentence
+from otoscope.errors import OtoscopeError
 
 #: subcommand -> module with a function ``command``; the order is that of the help
 COMMANDS = {
@@ -23,16 +26,20 @@ COMMANDS = {
     "lens": "read a model's layers as they are being computed",
 }
 
+INTERRUPTED = 130
+
 
 class _Lazy(TyperGroup):
     """Loads a command's module only when that command is asked for, so that ``--help`` is quick."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
-            return None
+            raise OtoscopeError(
+                f"there is no command '{cmd_name}'{near(cmd_name, COMMANDS)}: commands are {', '.join(COMMANDS)}."
+            )
         app = typer.Typer(
             add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
         )
@@ -40,7 +47,7 @@ class _Lazy(TyperGroup):
         app.command(name=cmd_name, help=module.__doc__)(module.command)
         return typer.main.get_command(app)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -53,7 +60,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(cls=_Lazy, add_completion=False, rich_markup_mode=None, no_args_is_help=True,
+app = typer.Typer(cls=_Lazy, add_completion=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 
 
@@ -69,46 +76,69 @@ def _main(
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code instead of a traceback unless ``--debug`` is given.
+    """Run the command line; returns the exit code. Errors are one sentence on stderr, after the traceback with ``--debug``.
 
-    Exit codes: 0 done, 1 a bug of ours, 2 bad input (one sentence on stderr), 130 interrupted (what is done is kept).
+    Exit codes: 0 done, 1 a bug of ours, 2 bad input, 130 interrupted.
     """
-    from otoscope.errors import OtoscopeError
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    # without a command there is nothing to do but to say what there is
+    arguments = [a for a in arguments if a != "--debug"] or ["--help"]
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    known: dict[str, Any] = {}  # what the command noted while its options were read
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="otoscope", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        _say("interrupted; what was finished is kept, and the same command with the same --out goes on from there.")
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except OtoscopeError as error:
-        if debug:
-            raise
-        _say(str(error))
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the reader is gone; nothing left to say
-        return 0
-    except OSError as error:
-        if debug:
-            raise
-        _say(
-            f"{error.filename or 'the system'}: {error.strerror or error}; free space or choose another place with --out."
+        code = typer.main.get_command(app).main(arguments, prog_name="otoscope", standalone_mode=False, obj=known)
+        sys.stdout.flush()
+        code = code if isinstance(code, int) else 0
+        if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into an exit code
+            _say(_interrupted(known))
+        return code
+    except BaseException as error:
+        code, said = _explained(error, known)
+        if debug and said:
+            traceback.print_exc()
+        if said:
+            _say(said)
+        return code
+
+
+def _explained(error: BaseException, known: dict[str, Any]) -> tuple[int, str]:
+    """Exit code of an error, and its sentence (empty where nobody is left to read it)."""
+    if isinstance(error, (*ABORT, KeyboardInterrupt)):
+        return INTERRUPTED, _interrupted(known)
+    if isinstance(error, USAGE):
+        return 2, sentence(error)
+    if isinstance(error, OtoscopeError):
+        return error.exit_code, str(error)
+    if isinstance(error, SystemExit):  # how some versions of typer end on a closed pipe
+        closed = isinstance(error.__context__, BrokenPipeError)
+        return (0 if closed or not error.code else int(error.code) if isinstance(error.code, int) else 1), ""
+    if isinstance(error, OSError):
+        _drop_output()
+        if isinstance(error, BrokenPipeError):
+            return 0, ""
+        what = error.filename or "the output"
+        return 2, f"{what} cannot be used ({error.strerror or error}): free space, or choose another place."
+    what = f"otoscope failed ({type(error).__name__}: {error})"
+    return 1, f"{what}; run it again with --debug and report what it prints."
+
+
+def _interrupted(known: dict[str, Any]) -> str:
+    if known.get("out") is None:
+        return (
+            "interrupted before anything was kept: with --out DIR, the same command goes on from where it was stopped."
         )
-        return 2
-    except Exception as error:
-        if debug:
-            raise
-        _say(f"otoscope failed ({type(error).__name__}: {error}); run it again with --debug and report what it prints.")
-        return 1
+    return f"interrupted; what was finished is kept in {known['out']}, and the same command goes on from there."
+
+
+def _drop_output() -> None:
+    """Point stdout at nothing: what is left in its buffer would fail again when the interpreter flushes it at exit."""
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout is no file (a test's, a notebook's)
+        return
 
 
 def _say(sentence: str) -> None:

@@ -5,27 +5,28 @@ Example: otoscope models
 
 from __future__ import annotations
 
-from otoscope.cli.common import JsonOption, envelope, print_json, stdout
+from otoscope.cli.common import JsonOption, OutOption, print_json, print_lines, print_table
 
 
-def command(json: JsonOption = False) -> None:
+def command(out: OutOption = None, json: JsonOption = False) -> None:
     from dataclasses import asdict
 
-    from otoscope.models.load import FAMILIES
+    from otoscope.models.load import FAMILIES, adapter_class
     from otoscope.models.sources import available
+    from otoscope.studies.outcome import outcome
 
-    rows = available(tuple(FAMILIES))
+    found = available(tuple(FAMILIES))
+    rows = [{"name": row.name, "family": adapter_class(row.model_type).family, **asdict(row)} for row in found]
+    metrics = {"models": len(rows), "ready": sum(row.ready for row in found)}
+    results = outcome("models", metrics, {}, out, {"models": rows})
     if json:
-        print_json(envelope("models", {"ready": sum(r.ready for r in rows)}, models=[asdict(r) for r in rows]))
+        print_json({**results, "models": rows})
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "family", "ready", "size", "licence", "where / how"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        ready = "yes" if row.ready else "no"
-        table.add_row(row.name, row.model_type, ready, f"{row.size_bytes / 1e6:.0f} MB", row.licence or "", row.how)
-    stdout.print(table)
-    families = ", ".join(FAMILIES)
-    stdout.print(f"\nAlso: any Hugging Face id or local folder (CTranslate2 too) of {families}.", soft_wrap=True)
+    columns = ("name", "family", "model type", "ready", "size", "licence", "where / how")
+    shown = [
+        (row.name, listed["family"], row.model_type, "yes" if row.ready else "no", f"{row.size_bytes / 1e6:.0f} MB",
+         row.licence, row.how)
+        for row, listed in zip(found, rows)
+    ]  # fmt: skip
+    print_table(columns, shown)
+    print_lines([f"\nAlso: any Hugging Face id or local folder (CTranslate2 too) of {', '.join(FAMILIES)}."])

@@ -23,9 +23,8 @@ from otoscope.cli.common import (
     RevisionOption,
     notice,
     print_json,
+    print_lines,
     progress,
-    stderr,
-    stdout,
 )
 
 
@@ -63,16 +62,12 @@ def command(
     for remark in dict.fromkeys([*pair.clean.notices, *pair.corrupt.notices]):
         notice(remark)
     config = PatchConfig(mode, width, controls, neurons, seed)
-    with progress("loading") as update:
+    with progress(f"loading {model}") as bar:
         done = patch_study(
-            [pair], model, config, answer=answer, foil=foil, out=out, progress=update,
-            notify=lambda line: stderr.print(f"[dim]{line}[/dim]", soft_wrap=True),
-            device=device, dtype=dtype, revision=revision, offline=offline,
+            [pair], model, config, answer=answer, foil=foil, out=out, progress=bar, announce=bar.announce,
+            notify=bar.say, device=device, dtype=dtype, revision=revision, offline=offline,
         )  # fmt: skip
     if json:
         print_json(done.results)
         return
-    for line in done.lines:
-        stdout.print(line, soft_wrap=True, markup=False)
-    if done.report:
-        stdout.print(f"\nreport: {done.report}", soft_wrap=True, markup=False)
+    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))

@@ -20,8 +20,8 @@ from otoscope.cli.common import (
     RevisionOption,
     notice,
     print_json,
+    print_lines,
     progress,
-    stdout,
 )
 
 
@@ -31,7 +31,7 @@ def command(
     language: Annotated[
         str | None, typer.Option(help="Language of a multilingual Whisper; detected by default.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows of 30 s decoded together.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Recordings decoded together.")] = 8,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
     revision: RevisionOption = None,
@@ -41,10 +41,10 @@ def command(
 ) -> None:
     from otoscope.studies.transcribe import transcribe_study
 
-    with progress("transcribing") as update:
+    with progress("reading") as bar:
         results, heard = transcribe_study(
-            paths, model, language=language, batch_size=batch_size, device=device, dtype=dtype, revision=revision,
-            offline=offline, out=out, progress=update,
+            paths, model, language=language, batch_size=batch_size, out=out, progress=bar, notify=bar.say, device=device,
+            dtype=dtype, revision=revision, offline=offline,
         )  # fmt: skip
     for item in heard:
         for remark in item["notices"]:
@@ -52,19 +52,18 @@ def command(
     if json:
         print_json({**results, "items": heard})
         return
-    for item in heard:
-        stdout.print(f"[bold]{item['path']}[/bold]  {item['text']}", soft_wrap=True)
-    _summary(results["metrics"], results["intervals"])
+    print_lines(f"{item['path']}  {item['text']}" for item in heard)
+    print_lines(["", *_summary(results["metrics"], results["intervals"])])
+    if out is not None:
+        print_lines([f"\nreport: {out / 'report.html'}"])
 
 
-def _summary(metrics: dict[str, Any], intervals: dict[str, Any]) -> None:
+def _summary(metrics: dict[str, Any], intervals: dict[str, Any]) -> list[str]:
     sound, factor = metrics["seconds_of_sound"], metrics["real_time_factor"]
-    stdout.print(f"\n{sound:.1f} s of sound at {factor:.3f} seconds of computing per second of sound")
-    if metrics.get("wer") is not None:
-        low, high = intervals.get("wer", (float("nan"), float("nan")))
-        counts = (
-            f"{metrics['substitutions']} substituted, {metrics['deletions']} deleted, {metrics['insertions']} inserted"
-        )
-        stdout.print(
-            f"WER {100 * metrics['wer']:.2f}% \\[{100 * low:.2f}, {100 * high:.2f}] over {metrics['words']} words: {counts}"
-        )
+    lines = [f"{sound:.1f} s of sound at {factor:.3f} seconds of computing per second of sound"]
+    if metrics["wer"] is not None:
+        low, high = (float("nan") if end is None else 100 * end for end in intervals["wer"])
+        kinds = ("substitutions", "deletions", "insertions")
+        counts = ", ".join(f"{metrics[kind]} {kind}" for kind in kinds)
+        lines.append(f"WER {100 * metrics['wer']:.2f}% [{low:.2f}, {high:.2f}] over {metrics['words']} words: {counts}")
+    return lines
