@@ -41,5 +41,5 @@ def demo(
     notify: Notify = lambda _: None,
 ) -> Done:
     """Localise the demonstration's pairs; with ``out``, write the report there."""
-    config = PatchConfig(width=0.25)
+    config = PatchConfig(width=0.3, encoder_parts=False)
     return patch_study(demo_pairs(), model, config, out=out, command="demo", progress=progress, notify=notify)

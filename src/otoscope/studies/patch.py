@@ -47,6 +47,7 @@ class PatchConfig:
         width: width of a time window, in seconds.
         controls: compute the nulls as well.
         neurons: also patch the neurons of the decoder MLP with the largest effect, one by one.
+        encoder_parts: also patch each part of each encoder layer, at all frames.
         seed: seed of every random choice.
     """
 
@@ -54,6 +55,7 @@ class PatchConfig:
     width: float = 0.1
     controls: bool = True
     neurons: bool = False
+    encoder_parts: bool = True
     seed: int = 0
 
 
@@ -130,8 +132,10 @@ def patch_pair(
     # the encoder is the long part: one null there, all of them in the decoder
     grids = {
         "encoder_time": replace(patching.time_grid("encoder", config.width), controls=("random direction",)),
-        "encoder_components": replace(patching.component_grid("encoder"), controls=("random direction",)),
     }
+    if config.encoder_parts:
+        parts = replace(patching.component_grid("encoder"), controls=("random direction",))
+        grids["encoder_components"] = parts
     decoder: dict[str, Grid] = {}
     if "decoder" in model.stacks:
         at = [found.position]
