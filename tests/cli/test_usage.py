@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import click
 import pytest
 
 from otoscope.cli.main import COMMANDS, run
@@ -71,6 +70,7 @@ def test_every_help_shows_an_example(cli, command):
 
 def test_errors_of_the_click_package_are_understood_too():
     """Older typers raise click's own classes, newer ones those of a copy: both must be caught."""
+    click = pytest.importorskip("click")
     context = click.Context(click.Command("otoscope"), info_name="otoscope")
     option = click.Option(["--width", "-w"], help="How wide.")
     assert issubclass(click.MissingParameter, USAGE)
