@@ -70,13 +70,10 @@ def write_report(
         )
     for i, result in enumerate(results[:_SHOWN], 1):
         report.add(*_sounds(model, result, i, lead=i == 1))
-    report.add(
-        Section(
-            "In the encoder",
-            "Parts of each layer, patched at all frames at once. The effect is the share of the difference between the clean and the corrupt run that comes back.",
-        )
-    )
-    report.add(_components("encoder_components", "Parts of the encoder", results))
+    if "encoder_components" in first.maps:
+        share = "The effect is the share of the difference between the clean and the corrupt run that comes back."
+        report.add(Section("In the encoder", f"Parts of each layer, patched at all frames at once. {share}"))
+        report.add(_components("encoder_components", "Parts of the encoder", results))
     if "decoder_components" in first.maps:
         report.add(Section("In the decoder", "Patched at the position where the two answers part."))
         report.add(_components("decoder_components", "Parts of the decoder", results))
