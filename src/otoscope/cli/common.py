@@ -57,7 +57,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """A table on stdout; numbers with three digits, nothing for None."""
+    """A table on stdout; numbers with three digits, nothing for None. In a pipe every row is one line."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -65,7 +65,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row))
-    stdout.print(table)
+    (stdout if stdout.is_terminal else Console(highlight=False, width=10_000)).print(table)
 
 
 def _shown(value: Any) -> str:
@@ -90,7 +90,7 @@ class Bar:
     def say(self, line: str) -> None:
         """What happens from now on: a line that stays, and the bar's label."""
         stderr.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
-        self._bar.reset(self._task, description=escape(line), total=None)
+        self._bar.reset(self._task, description=escape(line))
 
     def announce(self, cost: object) -> None:
         """What the next computation will cost, before it starts."""

@@ -22,11 +22,12 @@ def command(out: OutOption = None, json: JsonOption = False) -> None:
     if json:
         print_json({**results, "models": rows})
         return
-    columns = ("name", "family", "model type", "ready", "size", "licence", "where / how")
+    columns = ("name", "family", "model type", "ready", "size", "licence")
     shown = [
-        (row.name, listed["family"], row.model_type, "yes" if row.ready else "no", f"{row.size_bytes / 1e6:.0f} MB",
-         row.licence, row.how)
+        (row.name, listed["family"], row.model_type, "yes" if row.ready else "no", f"{row.size_bytes / 1e6:.0f} MB", row.licence)
         for row, listed in zip(found, rows)
     ]  # fmt: skip
     print_table(columns, shown)
+    if missing := [f"  {row.how}" for row in found if not row.ready]:
+        print_lines(["\nNot here yet:", *missing])
     print_lines([f"\nAlso: any Hugging Face id or local folder (CTranslate2 too) of {', '.join(FAMILIES)}."])

@@ -61,7 +61,7 @@ def command(
     pair = pair_from_files(clean, corrupt, pad=pad)
     for remark in dict.fromkeys([*pair.clean.notices, *pair.corrupt.notices]):
         notice(remark)
-    config = PatchConfig(mode, width, controls, neurons, seed)
+    config = PatchConfig(mode, width, controls, neurons, seed=seed)
     with progress(f"loading {model}") as bar:
         done = patch_study(
             [pair], model, config, answer=answer, foil=foil, out=out, progress=bar, announce=bar.announce,
