@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from otoscope.engine.cost import Cost
 from otoscope.studies.patch import Notify, PatchConfig
 from otoscope.studies.patch_run import Done, patch_study
 from otoscope.tasks.minimal import spoken_pair
@@ -38,8 +39,11 @@ def demo(
     model: str = "whisper-tiny.en",
     *,
     progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[Cost], None] | None = None,
     notify: Notify = lambda _: None,
 ) -> Done:
     """Localise the demonstration's pairs; with ``out``, write the report there."""
-    config = PatchConfig(width=0.3, encoder_parts=False)
-    return patch_study(demo_pairs(), model, config, out=out, command="demo", progress=progress, notify=notify)
+    config = PatchConfig(width=0.4, encoder_parts=False)
+    return patch_study(
+        demo_pairs(), model, config, out=out, command="demo", progress=progress, announce=announce, notify=notify
+    )

@@ -84,7 +84,7 @@ def patch_study(
         TaskError: no pair could be localised; the reason of the first one is given.
     """
     config = config or PatchConfig()
-    loaded = model if isinstance(model, Model) else load(model, **loading)
+    loaded = model if isinstance(model, Model) else load(model, progress=notify, **loading)
     if (answer is None) != (foil is None):
         raise TaskError("--answer and --foil go together: give both words, or neither.")
     options: dict[str, Any] = {"progress": progress, "announce": announce}
@@ -97,7 +97,8 @@ def patch_study(
             _plain(command, __version__, metrics, claims), _lines(loaded, results, claims, problems), results, None
         )
     identity = {
-        "model": loaded.name, "dtype": str(loaded.adapter.dtype), **describe(config), "answer": answer, "foil": foil,
+        "model": loaded.name, "dtype": str(loaded.adapter.dtype), "revision": loading.get("revision"),
+        **describe(config), "answer": answer, "foil": foil,
         "pairs": [[pair.clean.digest()[:16], pair.corrupt.digest()[:16]] for pair in pairs],
     }  # fmt: skip
     with Run(out, command, identity, seeds={"seed": config.seed}) as run:
