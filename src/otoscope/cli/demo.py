@@ -18,7 +18,7 @@ def command(
 
     start = time.perf_counter()
     with progress("speaking the pairs") as bar:
-        done = demo(out, model, progress=bar, notify=bar.say)
+        done = demo(out, model, progress=bar, announce=bar.announce, notify=bar.say)
     if json:
         print_json(done.results)
         return

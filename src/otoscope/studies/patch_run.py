@@ -14,7 +14,7 @@ from otoscope.engine.cost import Cost
 from otoscope.engine.model import Model, load
 from otoscope.errors import TaskError
 from otoscope.runs import Claim, Run
-from otoscope.stats import Interval
+from otoscope.studies.outcome import without_run
 from otoscope.studies.patch import NaturalStates, Notify, PairResult, PatchConfig, describe, patch_pair, summarise
 from otoscope.tasks.pair import Pair, pad_to_equal
 
@@ -91,11 +91,8 @@ def patch_study(
     if out is None:
         results, problems = _localise(loaded, pairs, config, answer, foil, options, notify)
         metrics, claims = summarise(results)
-        from otoscope import __version__
-
-        return Done(
-            _plain(command, __version__, metrics, claims), _lines(loaded, results, claims, problems), results, None
-        )
+        lines = _lines(loaded, results, claims, problems)
+        return Done(without_run(command, metrics, claims), lines, results, None)
     identity = {
         "model": loaded.name, "dtype": str(loaded.adapter.dtype), "revision": loading.get("revision"),
         **describe(config), "answer": answer, "foil": foil,
@@ -197,12 +194,3 @@ def _lines(model: Model, results: Sequence[PairResult], claims: Sequence[Claim],
         value = "none" if claim.value is None or np.isnan(claim.value) else f"{claim.value:.2f}{ends}"
         lines.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold}, n={claim.n})")
     return lines
-
-
-def _plain(command: str, version: str, metrics: dict[str, Any], claims: Sequence[Claim]) -> dict[str, Any]:
-    return {
-        "command": command, "version": version, "run": None,
-        "metrics": {k: v.value if isinstance(v, Interval) else v for k, v in metrics.items()},
-        "intervals": {k: [v.low, v.high] for k, v in metrics.items() if isinstance(v, Interval)},
-        "claims": [claim.to_json() for claim in claims],
-    }  # fmt: skip
