@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import tokenizers as tk
 import torch
 import transformers as tf
 
 from otoscope.audio.clip import Clip
 from otoscope.engine.model import Model
 from otoscope.models.adapter import Adapter
+from otoscope.models.audio_llm import AudioLLMAdapter
 from otoscope.models.hubert import HubertAdapter
 from otoscope.models.inputs import Inputs
 from otoscope.models.language import LanguageAdapter
+from otoscope.models.qwen2_audio import Qwen2AudioAdapter
 from otoscope.models.wav2vec2 import Wav2Vec2Adapter
 from otoscope.models.wavlm import WavLMAdapter
 from otoscope.models.whisper import WhisperAdapter
@@ -67,6 +70,53 @@ FAMILIES = {
 }
 
 
+def tokenizer(audio: str, *marks: str) -> tf.PreTrainedTokenizerFast:
+    """A byte-level tokenizer with a chat template, whose vocabulary starts with the special tokens."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}"
+        "{% else %}{% for c in m['content'] %}{% if c['type'] == 'audio' %}"
+        + audio
+        + "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    special = ["<pad>", "<|im_start|>", "<|im_end|>", *marks]
+    made = tk.Tokenizer(tk.models.BPE())
+    made.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tk.decoders.ByteLevel()
+    alphabet = tk.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tk.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(["What word was said? The caption says the word is seven."], trainer)
+    return tf.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="<|im_end|>", chat_template=template
+    )
+
+
+#: a language model inside an audio-LLM, and Whisper's kind of tower for it
+_TEXT = {
+    "vocab_size": 320, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 6, "num_key_value_heads": 2,
+    "intermediate_size": 40, "max_position_embeddings": 256, "pad_token_id": 0, "head_dim": 4, "bos_token_id": None,
+    "eos_token_id": 2,
+}  # fmt: skip
+_TOWER = {
+    "num_mel_bins": 8, "d_model": 16, "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 28,
+    "max_source_positions": 50,
+}  # fmt: skip
+
+
+def _qwen2_audio() -> Adapter:
+    marks = tokenizer("<|audio_bos|><|AUDIO|><|audio_eos|>\n", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+    config = tf.Qwen2AudioConfig(
+        audio_config=tf.Qwen2AudioEncoderConfig(**_TOWER), text_config=tf.Qwen2Config(**_TEXT), audio_token_index=3
+    )
+    extractor = tf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    return Qwen2AudioAdapter(tf.Qwen2AudioForConditionalGeneration(config), "tiny-qwen2-audio", marks, extractor)
+
+
+FAMILIES["qwen2_audio"] = _qwen2_audio
+
+
 def build(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Model:
     """A tiny random model; weights are larger than the library's default, so that layers matter."""
     torch.manual_seed(seed)
@@ -93,6 +143,13 @@ def pair(model: Model, seed: int = 1, n_tokens: int = 7) -> tuple[Inputs, Inputs
     """Two inputs of equal length that differ (in sound; in text for a language model)."""
     rng = np.random.default_rng(seed)
     made = []
+    if isinstance(model.adapter, AudioLLMAdapter):
+        # some text, the sound in its place, some text
+        words = np.random.default_rng(seed).integers(4, 50, n_tokens).tolist()
+        sounds = [sound(10 * seed + i) for i in range(2)]
+        audio = [model.adapter.audio_token] * model.adapter.audio_tokens(len(sounds[0].samples))
+        first, second = (model.inputs(s, tokens=[*words[:2], *audio, *words[2:]]) for s in sounds)
+        return first, second
     for i in range(2):
         tokens = None
         if model.family == "language":

@@ -17,9 +17,11 @@ from otoscope.engine.intervene import Intervention, intervening
 from otoscope.engine.sweep import SweepResult, sweep
 from otoscope.errors import ModelError
 from otoscope.models.adapter import Adapter
+from otoscope.models.audio_llm import AudioLLMAdapter
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
 from otoscope.models.load import load_adapter
+from otoscope.models.prompt import Asked
 from otoscope.models.quiet import quiet
 from otoscope.models.site import Site, StackSpec, expand
 from otoscope.models.transcribe import suppressed_tokens
@@ -45,8 +47,13 @@ class Model:
 
     @property
     def family(self) -> str:
-        """``whisper``, ``wav2vec2``, ``hubert``, ``wavlm`` or ``language``."""
+        """``whisper``, ``wav2vec2``, ``hubert``, ``wavlm``, ``language``, or an audio-LLM's such as ``qwen2_audio``."""
         return self.adapter.family
+
+    @property
+    def listens_and_reads(self) -> bool:
+        """Whether sound and text are positions of one decoder: an audio-LLM."""
+        return self.adapter.listens_and_reads
 
     @property
     def hf(self) -> Any:
@@ -106,7 +113,8 @@ class Model:
 
         Args:
             clips: one sound or several.
-            text: for Whisper, what the decoder has already written after its prompt; for a language model, the text.
+            text: for Whisper, what the decoder has already written after its prompt; for a language model, the text; for
+                an audio-LLM, the question about each of the clips.
             tokens: the decoder tokens instead, prompt included.
 
         Raises:
@@ -114,6 +122,8 @@ class Model:
         """
         if isinstance(clips, Clip):
             clips = [clips]
+        if self.listens_and_reads and text is not None and tokens is None:
+            return Inputs.stack([self.ask(clip, text).inputs for clip in clips or [None]])
         made = self.adapter.features(clips) if clips else Inputs()
         if tokens is None and self.tokenizer is not None and (text is not None or self.family == "whisper"):
             tokens = self.encode(text or "")
@@ -122,6 +132,27 @@ class Model:
         if "decoder" not in self.stacks:
             raise ModelError(f"{self.name} has no decoder, so it takes no text and no tokens.")
         return made.with_tokens(tokens if isinstance(tokens, Tensor) else list(tokens))
+
+    def ask(
+        self, clip: Clip | None, question: str, context: str = "", answer: str = "", *, system: str | None = None
+    ) -> Asked:
+        """One question about a sound, and which decoder positions hold its audio, context, question and answer.
+
+        Args:
+            clip: the sound; None for a run without any (audio-LLMs).
+            question: what is asked (nothing, for Whisper, which only transcribes).
+            context: words before it: after the sound in an audio-LLM, the preceding text in Whisper.
+            answer: an answer to be scored after the prompt.
+            system: instructions before all (audio-LLMs); None for the template's own.
+
+        Raises:
+            ModelError: the model cannot be asked, or has no tokenizer.
+        """
+        return self.adapter.ask(clip, question, context, answer, system=system)
+
+    def label_tokens(self, label: str) -> tuple[int, ...]:
+        """Tokens of a label as the answer right after the prompt of :meth:`ask`."""
+        return self.adapter.label_tokens(label)
 
     def encode(self, text: str) -> list[int]:
         """Decoder tokens of a text, with Whisper's prompt before it."""
@@ -170,6 +201,8 @@ class Model:
     ) -> list[list[int]]:
         """Greedy decoding with ``interventions`` in force at every step; token ids per item, specials removed by nobody.
 
+        Language models and audio-LLMs give the prompt's tokens and the new ones, Whisper its text alone.
+
         Options go to transformers' ``generate``. Whisper writes no timestamps unless ``return_timestamps`` asks for them.
         """
         options = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **options}
@@ -178,6 +211,8 @@ class Model:
                 if not options.get("return_timestamps"):
                     options.setdefault("suppress_tokens", suppressed_tokens(self.hf))
                 out = self.hf.generate(input_features=inputs.features, **options)
+            elif isinstance(self.adapter, AudioLLMAdapter):
+                out = self.hf.generate(**self.adapter.arguments(inputs), **options)
             elif self.family == "language":
                 mask = torch.ones_like(inputs.tokens)  # type: ignore[arg-type]
                 out = self.hf.generate(input_ids=inputs.tokens, attention_mask=mask, **options)

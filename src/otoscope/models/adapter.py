@@ -16,6 +16,7 @@ from otoscope.models import attention
 from otoscope.models.block import Block
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
+from otoscope.models.prompt import Asked
 from otoscope.models.site import Site, StackSpec, check
 from otoscope.models.taps import Tap
 
@@ -34,6 +35,8 @@ class Adapter(ABC):
     family: ClassVar[str]
     #: stacks in the order of computing; the last one feeds the head
     order: ClassVar[tuple[str, ...]]
+    #: whether sound and text are positions of one decoder: an audio-LLM
+    listens_and_reads: ClassVar[bool] = False
     stacks: dict[str, StackSpec]
 
     def __init__(self, hf: nn.Module, name: str = "", tokenizer: Any = None, feature_extractor: Any = None):
@@ -124,8 +127,13 @@ class Adapter(ABC):
     # -- replay: the same computing, enterable anywhere --------------------------------------------------------------
 
     @abstractmethod
-    def blocks(self, stack: str) -> list[Block]:
-        """The layers of a transformer stack as arithmetic steps."""
+    def blocks(self, stack: str, inputs: Inputs | None = None) -> list[Block]:
+        """The layers of a stack as arithmetic steps; an empty list where they are built otherwise.
+
+        Args:
+            stack: its name.
+            inputs: one item, whose padding the attention of an audio tower must not see; None where nothing is padded.
+        """
 
     @abstractmethod
     def final(self, stack: str, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
@@ -144,6 +152,26 @@ class Adapter(ABC):
             ModelError: the model has no decoder.
         """
         raise ModelError(f"{self.name} has no decoder, so it takes no tokens.")
+
+    # -- prompts ---------------------------------------------------------------------------------------------------
+
+    def ask(
+        self, clip: Clip | None, question: str, context: str = "", answer: str = "", *, system: str | None = None
+    ) -> Asked:
+        """A question about a sound, after a context in words.
+
+        Raises:
+            ModelError: the model cannot be asked.
+        """
+        raise ModelError(f"{self.name} cannot be asked: expected an audio-LLM or a Whisper.")
+
+    def label_tokens(self, label: str) -> tuple[int, ...]:
+        """Tokens of a label as the answer right after the prompt.
+
+        Raises:
+            ModelError: the model cannot be asked.
+        """
+        raise ModelError(f"{self.name} cannot be asked: expected an audio-LLM or a Whisper.")
 
 
 def linear_rows(head: nn.Module, x: Tensor, vocab: Tensor | None) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,12 +22,14 @@ class Inputs:
         feature_mask: ``[batch, time]``, 1 where a sample is real; None where the model takes none.
         tokens: ``[batch, pos]`` decoder tokens; None for encoders.
         n_samples: true length of each sound at the model's rate, before padding.
+        extra: what else a family's forward takes, by argument name, batch first.
     """
 
     features: Float[Tensor, "batch ..."] | None = None
     feature_mask: Int[Tensor, "batch time"] | None = None
     tokens: Int[Tensor, "batch pos"] | None = None
     n_samples: tuple[int, ...] = field(default=())
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
@@ -47,7 +51,9 @@ class Inputs:
         def one(t: Tensor | None) -> Tensor | None:
             return None if t is None else t[index : index + 1]
 
-        return Inputs(one(self.features), one(self.feature_mask), one(self.tokens), self.n_samples[index : index + 1])
+        extra = {name: t[index : index + 1] for name, t in self.extra.items()}
+        n_samples = self.n_samples[index : index + 1]
+        return Inputs(one(self.features), one(self.feature_mask), one(self.tokens), n_samples, extra)
 
     @staticmethod
     def stack(items: list[Inputs]) -> Inputs:
@@ -58,7 +64,7 @@ class Inputs:
         """
 
         def cat(name: str) -> Tensor | None:
-            tensors = [getattr(i, name) for i in items]
+            tensors: list[Any] = [i.extra.get(name) if name in names else getattr(i, name) for i in items]
             if all(t is None for t in tensors):
                 return None
             if any(t is None or t.shape[1:] != tensors[0].shape[1:] for t in tensors):
@@ -66,4 +72,7 @@ class Inputs:
                 raise TaskError(f"inputs of unequal {name} ({shapes}) cannot be compared: make them of equal length.")
             return torch.cat(tensors)
 
-        return Inputs(cat("features"), cat("feature_mask"), cat("tokens"), tuple(n for i in items for n in i.n_samples))
+        names = {name for i in items for name in i.extra}
+        n_samples = tuple(n for i in items for n in i.n_samples)
+        extra = {name: t for name in sorted(names) if (t := cat(name)) is not None}
+        return Inputs(cat("features"), cat("feature_mask"), cat("tokens"), n_samples, extra)

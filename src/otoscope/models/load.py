@@ -25,7 +25,14 @@ FAMILIES = {
     "mistral": "otoscope.models.language:LanguageAdapter",
     "qwen2": "otoscope.models.language:LanguageAdapter",
     "qwen3": "otoscope.models.language:LanguageAdapter",
+    "qwen2_audio": "otoscope.models.qwen2_audio:Qwen2AudioAdapter",
 }
+#: ``model_type`` -> the transformers class of those that are not plain language models or speech encoders
+_CLASSES = {
+    "whisper": "WhisperForConditionalGeneration",
+    "qwen2_audio": "Qwen2AudioForConditionalGeneration",
+}
+_SPEECH = ("wav2vec2", "hubert", "wavlm")
 #: weights that only training reads (SpecAugment's mask), which published wav2vec2 checkpoints leave out
 _UNREAD = ("masked_spec_embed",)
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -80,7 +87,10 @@ def load_adapter(
     cls = adapter_class(config.get("model_type", "?"), name_or_path)
     with quiet():
         hf = _weights(source.path, config, torch_dtype, name_or_path).to(torch_device)
-        return cls(hf, source.name, _tokenizer(source.path), _feature_extractor(source.path, config))
+        parts: list[Any] = [_tokenizer(source.path), _feature_extractor(source.path, config)]
+        if cls.listens_and_reads:
+            parts.append(_processor(source.path))
+        return cls(hf, source.name, *parts)
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -106,13 +116,11 @@ def _weights(path: Path, config: dict[str, Any], dtype: torch.dtype, name: str) 
 
     named = (config.get("architectures") or [""])[0]
     ctc = named.endswith("ForCTC") or (named == "" and "vocab_size" in config and config.get("ctc_loss_reduction"))
-    match config["model_type"]:
-        case "whisper":
-            cls: Any = transformers.WhisperForConditionalGeneration
-        case "wav2vec2" | "hubert" | "wavlm":
-            cls = transformers.AutoModelForCTC if ctc else transformers.AutoModel
-        case _:
-            cls = transformers.AutoModelForCausalLM
+    kind = config["model_type"]
+    name_of_class = _CLASSES.get(kind, "AutoModelForCausalLM")
+    if kind in _SPEECH:
+        name_of_class = "AutoModelForCTC" if ctc else "AutoModel"
+    cls: Any = getattr(transformers, name_of_class)
     try:
         model, found = cls.from_pretrained(
             path, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
@@ -156,10 +164,23 @@ def _tokenizer(path: Path) -> Any:
 def _feature_extractor(path: Path, config: dict[str, Any]) -> Any:
     import transformers
 
-    if config["model_type"] not in ("whisper", "wav2vec2", "hubert", "wavlm"):
+    if config["model_type"] not in (*_CLASSES, *_SPEECH):
         return None
-    if (path / "preprocessor_config.json").exists():
+    if any((path / f).exists() for f in ("preprocessor_config.json", "processor_config.json")):
         return transformers.AutoFeatureExtractor.from_pretrained(path, local_files_only=True)
-    if config["model_type"] == "whisper":
-        return transformers.WhisperFeatureExtractor(feature_size=config["num_mel_bins"])
-    return transformers.Wav2Vec2FeatureExtractor(do_normalize=config.get("feat_extract_norm") == "layer")
+    if config["model_type"] in _SPEECH:
+        return transformers.Wav2Vec2FeatureExtractor(do_normalize=config.get("feat_extract_norm") == "layer")
+    tower = config.get("audio_config", config)
+    return transformers.WhisperFeatureExtractor(feature_size=tower["num_mel_bins"])
+
+
+def _processor(path: Path) -> Any:
+    """The family's own processor, which writes its prompts; None where the folder has none or it cannot be built here."""
+    import transformers
+
+    if not any((path / f).exists() for f in ("processor_config.json", "chat_template.json", "chat_template.jinja")):
+        return None
+    try:
+        return transformers.AutoProcessor.from_pretrained(path, local_files_only=True)
+    except (ImportError, OSError, ValueError):
+        return None

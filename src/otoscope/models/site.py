@@ -48,6 +48,7 @@ class StackSpec:
         points: the points this stack has, in the order of computing.
         frame_rate: frames per second after the last layer where positions are time, else None (positions are tokens).
         n_kv_heads: key/value heads (fewer than ``n_heads`` under grouped-query attention).
+        d_in: width of ``resid_pre`` where it is not ``d_model`` (the connector of an audio-LLM), else 0.
     """
 
     name: str
@@ -60,6 +61,7 @@ class StackSpec:
     points: tuple[str, ...]
     frame_rate: float | None = None
     n_kv_heads: int = field(default=0)
+    d_in: int = field(default=0)
 
     def shape(self, point: str, indexed: bool = False) -> str:
         """Shape of the value at ``point`` (of one head or neuron where ``indexed``), in words and numbers, for listings."""
@@ -73,7 +75,13 @@ class StackSpec:
             return f"[{', '.join(parts[:2] + parts[3:] if indexed else parts)}]"
         if point == "mlp_post":
             return f"[batch, {pos}]" if indexed else f"[batch, {pos}, {self.d_mlp}]"
-        return f"[batch, {pos}, {self.d_model}]"
+        return f"[batch, {pos}, {self.channels(point)}]"
+
+    def channels(self, point: str) -> int:
+        """Size of the last dimension at ``point`` (keys of a pattern have no fixed number: 0)."""
+        if point in HEAD_POINTS:
+            return 0 if point in PATTERN_POINTS else self.d_head
+        return self.d_mlp if point == "mlp_post" else self.d_in if point == "resid_pre" and self.d_in else self.d_model
 
     def width(self, point: str) -> int:
         """How many indices (heads or neurons) ``point`` has; 0 where it has none."""

@@ -142,7 +142,7 @@ class Wav2Vec2Adapter(Adapter):
         output = self.hf(inputs.features, attention_mask=inputs.feature_mask)
         return output.logits if hasattr(output, "logits") else output.last_hidden_state
 
-    def blocks(self, stack: str) -> list[Block]:
+    def blocks(self, stack: str, inputs: Inputs | None = None) -> list[Block]:
         spec = self.stacks["encoder"]
         return [
             Block(
