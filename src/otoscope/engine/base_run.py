@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from otoscope.engine.capture import Cache, capture_until
@@ -30,6 +31,11 @@ _ALSO = {
 }
 
 
+def crosses(adapter: Adapter) -> bool:
+    """Whether the last stack attends to the encoder (Whisper); an audio-LLM reads the sound among its tokens instead."""
+    return "cross_z" in adapter.stacks[adapter.order[-1]].points
+
+
 @dataclass(frozen=True)
 class BaseRun:
     """Captured values of the base run (item 0) and the donors (the items after it).
@@ -47,6 +53,7 @@ class BaseRun:
     cache: Cache
     reading: Reading
     logits: Float[Tensor, "item pos vocab"]
+    _equal: dict[Site, Bool[np.ndarray, "donor pos"]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -65,7 +72,7 @@ class BaseRun:
         for site in sites:
             wanted.add(site)
             wanted |= {Site(site.stack, site.layer, point) for point in _ALSO.get(site.point, ())}
-        if "encoder" in adapter.stacks:
+        if crosses(adapter):
             wanted.add(Site("encoder", adapter.stacks["encoder"].n_layers - 1, "resid_post"))
         inputs = Inputs.stack([base, *donors])
         with fast_linears(adapter.hf):
@@ -76,14 +83,14 @@ class BaseRun:
             logits = adapter.unembed(adapter.final(last, end), vocab)
         return cls(adapter, inputs, cache, reading, logits)
 
-    def value(self, site: Site) -> Tensor:
-        """Base value at a whole site, ``[1, pos, ...]``."""
-        return self.cache[site.whole][:1]
+    def value(self, site: Site, item: int = 0) -> Tensor:
+        """Value of one plain run (0 is the base, ``d + 1`` donor ``d``) at a whole site, ``[1, pos, ...]``."""
+        return self.cache[site.whole][item : item + 1]
 
-    def stream(self, stack: str, layer: int) -> Float[Tensor, "1 pos d_model"]:
-        """Base residual stream before ``layer``; after the last layer where ``layer`` is their number."""
+    def stream(self, stack: str, layer: int, item: int = 0) -> Float[Tensor, "1 pos d_model"]:
+        """A plain run's residual stream before ``layer``; after the last layer where ``layer`` is their number."""
         n = self.adapter.stacks[stack].n_layers
-        return self.value(Site(stack, layer, "resid_pre") if layer < n else Site(stack, n - 1, "resid_post"))
+        return self.value(Site(stack, layer, "resid_pre") if layer < n else Site(stack, n - 1, "resid_post"), item)
 
     def n_positions(self, site: Site) -> int:
         """Positions (frames, tokens, or query rows of a pattern) at a captured site."""
@@ -95,34 +102,45 @@ class BaseRun:
         n = self.adapter.stacks["encoder"].n_layers
         return self.adapter.final("encoder", self.stream("encoder", n))
 
+    def same_sound(self, donor: int) -> bool:
+        """Whether a donor's sound is the base's, bit by bit; True where there is none."""
+        given = [
+            t for t in (self.inputs.features, self.inputs.feature_mask, *self.inputs.extra.values()) if t is not None
+        ]
+        return all(torch.equal(t[donor + 1], t[0]) for t in given)
+
+    def closed(self, donor: int) -> bool:
+        """Whether nothing from outside the last stack can make its positions differ from a donor's: no cross-attention to
+        another sound."""
+        return not crosses(self.adapter) or self.same_sound(donor)
+
     @cached_property
-    def shared_prefix(self) -> list[int]:
-        """Per donor: leading decoder positions whose values must equal the base's, because nothing before them differs."""
+    def shared_prefix(self) -> tuple[int, ...]:
+        """Per donor: leading decoder positions that must equal the base's in every layer, since what they see is the same."""
         tokens = self.inputs.tokens
-        if tokens is None or self.inputs.features is not None:
-            return [0] * (self.inputs.batch - 1)
-        differs = tokens[1:] != tokens[:1]
-        return [int(row.int().argmax()) if row.any() else tokens.shape[1] for row in differs]
+        if tokens is None:
+            return (0,) * (self.inputs.batch - 1)
+        reads = Site("decoder", 0, "resid_pre")
+        found = []
+        for donor in range(self.inputs.batch - 1):
+            if self.same_sound(donor):
+                differs = tokens[donor + 1] != tokens[0]
+            elif self.closed(donor) and reads in self.cache:
+                differs = (self.cache[reads][donor + 1] != self.cache[reads][0]).any(-1)
+            else:
+                differs = torch.ones_like(tokens[0], dtype=torch.bool)
+            found.append(int(differs.int().argmax()) if differs.any() else len(differs))
+        return tuple(found)
 
-    def same(self, patch: Patch) -> bool:
-        """Whether the donor's value equals the base's there, so that patching changes nothing."""
-        if patch.value is not None:
-            return False
-        site = Site.parse(patch.site).whole
-        if site.stack == "decoder" and patch.positions is not None:
-            if max(patch.positions) < self.shared_prefix[patch.donor]:
-                return True
-        return self._equal_positions(site, patch.donor).issuperset(
-            patch.positions if patch.positions is not None else range(self.n_positions(site))
-        )
-
-    def _equal_positions(self, site: Site, donor: int) -> frozenset[int]:
-        memo: dict[tuple[Site, int], frozenset[int]] = self.__dict__.setdefault("_equal", {})
-        if (site, donor) not in memo:
+    def equal(self, site: Site) -> Bool[np.ndarray, "donor pos"]:
+        """Where each donor's value at a site equals the base's: bit by bit, or because all that it sees is the same."""
+        if site not in self._equal:
             both = self.cache[site]
-            equal = both[donor + 1] == both[0]
             if site.point in PATTERN_POINTS:
-                equal = equal.transpose(0, 1)
-            flags = equal.flatten(1).all(1).nonzero().flatten().tolist()
-            memo[site, donor] = frozenset(flags)
-        return memo[site, donor]
+                both = both.transpose(1, 2)
+            equal = (both[1:] == both[:1]).flatten(2).all(2).cpu().numpy()
+            if site.stack == "decoder":
+                for donor, n in enumerate(self.shared_prefix):
+                    equal[donor, :n] = True
+            self._equal[site] = equal
+        return self._equal[site]

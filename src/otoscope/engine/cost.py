@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-from otoscope.engine.replay import Row
+from otoscope.engine.row import Row
 from otoscope.models.adapter import Adapter
 from otoscope.models.site import StackSpec
 
@@ -20,7 +20,7 @@ class Cost:
 
     Attributes:
         patches: patches asked for.
-        replayed: patches that can change anything and will be computed.
+        replayed: patches whose answer no plain run has, and which will be computed.
         tflop: floating-point operations of the replay, in 10^12.
         naive_tflop: the same for one whole forward per patch.
         seconds: rough duration on this machine.
@@ -59,8 +59,7 @@ def estimate(adapter: Adapter, rows: Sequence[Row], n_patches: int, lengths: dic
     flop = 0.0
     for row in rows:
         spec, n = adapter.stacks[row.stack], lengths[row.stack]
-        suffix = n - row.first if spec.causal else n
-        flop += (spec.n_layers - row.layer) * layer_flop(spec, suffix, n, gated)
+        flop += (spec.n_layers - row.layer) * layer_flop(spec, n - row.first, n, gated)
         if row.stack == "encoder" and "decoder" in full:
             flop += full["decoder"]
     naive = sum(full.values()) * n_patches

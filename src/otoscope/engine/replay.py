@@ -1,7 +1,7 @@
 """Continue patched runs from the layer where they were patched to the logits that are read, and compute nothing else.
 
-Rows (patched runs) enter a stack at their layer and share the batch from there on. In a causal stack, positions before
-the first patched one are not computed: their keys and values come from the base run. In the last layer, only the read
+Rows (patched runs) enter a stack at their layer and share the batch from there on. In a causal stack, positions that
+equal those of a plain run are not computed: their keys and values come from there. In the last layer, only the read
 positions are computed. The decoder of a row whose encoder was patched attends to that row's own frames without forming
 their keys and values.
 """
@@ -9,7 +9,6 @@ their keys and values.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from otoscope.engine.base_run import BaseRun
 from otoscope.engine.capture import capture_until
-from otoscope.engine.patch import Patch, merge
+from otoscope.engine.patch import merge
+from otoscope.engine.row import Row
 from otoscope.engine.window import WindowedLayer
 from otoscope.models.block import Block
 from otoscope.models.linear import linear
@@ -27,43 +27,18 @@ from otoscope.models.site import PATTERN_POINTS, Site
 _PREPARED = 256
 
 
-@dataclass(frozen=True)
-class Row:
-    """A patched run on its way: it enters ``stack`` before ``layer`` and differs from the base at ``positions`` only."""
-
-    patch: Patch
-    site: Site
-    stack: str
-    layer: int
-    positions: tuple[int, ...]
-
-    @property
-    def first(self) -> int:
-        """First changed position."""
-        return min(self.positions)
-
-
 class Replay:
     """Replays rows on one base run."""
 
     def __init__(self, run: BaseRun):
         self.run, self.adapter = run, run.adapter
         self._blocks: dict[str, list[Block]] = {}
-        self._base_kv: dict[int, tuple[Tensor, Tensor]] = {}
+        self._prefix_kv: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self._cross_kv: dict[int, tuple[Tensor, Tensor]] = {}
         self._windowed: tuple[int, WindowedLayer] | None = None
         self._entering: dict[Row, Tensor] = {}
 
     # -- what a patch does inside its own layer --------------------------------------------------------------------
-
-    def row(self, patch: Patch) -> Row:
-        """Where the run of ``patch`` enters, and what is changed there."""
-        site = Site.parse(patch.site).whole
-        if site.stack == "frontend":
-            return Row(patch, site, "encoder", 0, tuple(range(self.run.stream("encoder", 0).shape[1])))
-        layer = site.layer if site.point == "resid_pre" else site.layer + 1
-        positions = patch.positions if patch.positions is not None else tuple(range(self.run.n_positions(site)))
-        return Row(patch, site, site.stack, layer, tuple(sorted(set(positions))))
 
     def entering(self, rows: Sequence[Row]) -> Float[Tensor, "row changed d_model"]:
         """Residual stream at the changed positions where the rows enter; all rows share site and number of positions."""
@@ -133,7 +108,8 @@ class Replay:
         """Compute the entering states of many small rows together, whatever batch they will run in."""
         groups: dict[tuple[Site, int], list[Row]] = {}
         for row in rows:
-            groups.setdefault((row.site, len(row.positions)), []).append(row)
+            if row.positions:
+                groups.setdefault((row.site, len(row.positions)), []).append(row)
         for (site, _), members in groups.items():
             if site.stack == "decoder":
                 for a in range(0, len(members), _PREPARED):
@@ -145,7 +121,7 @@ class Replay:
     def logits(
         self, rows: Sequence[Row], seen: Callable[[Tensor], None] | None = None
     ) -> Float[Tensor, "row pos vocab"]:
-        """Logits at the read positions and tokens. The rows share their stack and, in a causal one, their first position.
+        """Logits at the read positions and tokens. The rows share their stack, their first position and their source.
 
         ``seen`` is shown the rows' states at the end of their stack.
         """
@@ -160,10 +136,16 @@ class Replay:
         vocab = self.run.reading.vocab
         return self.adapter.unembed(end, None if vocab is None else torch.tensor(vocab, device=end.device))
 
+    def end_of(self, item: int) -> Float[Tensor, "pos d_model"]:
+        """A plain run's states at the end of the last stack, at the read positions."""
+        stack = self.adapter.order[-1]
+        whole = self.run.stream(stack, self.adapter.stacks[stack].n_layers, item)
+        return whole[0, list(self.run.reading.positions)]
+
     def _run_stack(self, stack: str, rows: Sequence[Row]) -> Tensor:
         """Run rows to the end of their stack; at read positions where it feeds the head, at all positions elsewhere."""
         spec, blocks = self.adapter.stacks[stack], self.blocks(stack)
-        first = min(row.first for row in rows) if spec.causal else 0
+        first, source = rows[0].first, rows[0].source
         feeds_head = stack == self.adapter.order[-1]
         x: Tensor | None = None
         done: list[int] = []
@@ -176,7 +158,7 @@ class Replay:
                 x = entered if x is None else torch.cat((x, entered))
                 done += new
             if x is not None:
-                x = self._layer(blocks[layer], layer, x, first, stack, last)
+                x = self._layer(blocks[layer], layer, x, first, source, stack, last)
             if updated is not None:
                 x = updated if x is None else torch.cat((x, updated))
                 done += new
@@ -192,26 +174,27 @@ class Replay:
         order[torch.tensor(done)] = torch.arange(len(rows))
         x = x[order.to(x.device)]
         if feeds_head and first > 0:
-            x = self._with_earlier(stack, x, first)
+            x = self._with_earlier(stack, x, first, source)
         return x
 
     def _read_from(self, first: int) -> list[int]:
         return [p for p in self.run.reading.positions if p >= first]
 
-    def _with_earlier(self, stack: str, x: Tensor, first: int) -> Tensor:
-        """Read positions before the first changed one are the base run's."""
+    def _with_earlier(self, stack: str, x: Tensor, first: int, source: int) -> Tensor:
+        """Read positions before the first computed one are those of the rows' source."""
         earlier = [p for p in self.run.reading.positions if p < first]
         if not earlier:
             return x
-        base = self.run.stream(stack, self.adapter.stacks[stack].n_layers)[:, earlier]
-        return torch.cat((base.expand(len(x), -1, -1), x), 1)
+        plain = self.run.stream(stack, self.adapter.stacks[stack].n_layers, source)[:, earlier]
+        return torch.cat((plain.expand(len(x), -1, -1), x), 1)
 
     def _enter(self, stack: str, layer: int, rows: Sequence[Row], first: int) -> Float[Tensor, "row suffix d_model"]:
         base = self.run.stream(stack, layer)[:, first:]
         x = base.repeat(len(rows), 1, 1)
         groups: dict[tuple[Site, int], list[int]] = {}
         for i, row in enumerate(rows):
-            groups.setdefault((row.site, len(row.positions)), []).append(i)
+            if row.positions:
+                groups.setdefault((row.site, len(row.positions)), []).append(i)
         for members in groups.values():
             chosen = [rows[i] for i in members]
             known = all(row in self._entering for row in chosen)
@@ -220,8 +203,8 @@ class Replay:
             x[torch.tensor(members, device=x.device)[:, None], at] = value
         return x
 
-    def _layer(self, block: Block, layer: int, x: Tensor, first: int, stack: str, last: bool) -> Tensor:
-        """One whole layer on the suffix from ``first``; on read positions only where ``last``."""
+    def _layer(self, block: Block, layer: int, x: Tensor, first: int, source: int, stack: str, last: bool) -> Tensor:
+        """One whole layer on the suffix from ``first``, after the prefix of ``source``; on read positions only where ``last``."""
         spec = self.adapter.stacks[stack]
         a, h = block.attn, block.attn_input(x)
         positions = torch.arange(first, first + x.shape[1], device=x.device)
@@ -231,9 +214,9 @@ class Replay:
             x, h, positions = x[:, keep], h[:, keep], positions[keep]
         q = a.queries(h, positions)
         if spec.causal and first:
-            k_base, v_base = self._base_keys_values(block, layer, stack)
+            k_plain, v_plain = self._prefix_keys_values(block, layer, stack, source)
             mask = suffix <= positions[:, None]
-            z = a.attend_after(q, k, v, k_base[:, :, :first], v_base[:, :, :first], mask)
+            z = a.attend_after(q, k, v, k_plain[:, :, :first], v_plain[:, :, :first], mask)
         elif spec.causal:
             z = a.attend(q, k, v, suffix <= positions[:, None])
         else:
@@ -309,12 +292,13 @@ class Replay:
             )
         return self._cross_kv[layer]
 
-    def _base_keys_values(self, block: Block, layer: int, stack: str) -> tuple[Tensor, Tensor]:
-        if layer not in self._base_kv:
-            x = self.run.stream(stack, layer)
-            h = block.attn_input(x)
-            self._base_kv[layer] = block.attn.keys(h, torch.arange(x.shape[1], device=x.device)), block.attn.values(h)
-        return self._base_kv[layer]
+    def _prefix_keys_values(self, block: Block, layer: int, stack: str, source: int) -> tuple[Tensor, Tensor]:
+        """Self-attention keys and values of one plain run."""
+        if (layer, source) not in self._prefix_kv:
+            x = self.run.stream(stack, layer, source)
+            h, everywhere = block.attn_input(x), torch.arange(x.shape[1], device=x.device)
+            self._prefix_kv[layer, source] = block.attn.keys(h, everywhere), block.attn.values(h)
+        return self._prefix_kv[layer, source]
 
     def blocks(self, stack: str) -> list[Block]:
         """Layers of a stack, built once."""

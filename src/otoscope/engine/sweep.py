@@ -21,7 +21,8 @@ from otoscope.engine.cost import Cost, estimate
 from otoscope.engine.metrics import Metric, Reading
 from otoscope.engine.naive import naive_logits
 from otoscope.engine.patch import Patch
-from otoscope.engine.replay import Replay, Row
+from otoscope.engine.replay import Replay
+from otoscope.engine.row import Row, plan
 from otoscope.errors import SiteError
 from otoscope.models.adapter import Adapter
 from otoscope.models.inputs import Inputs
@@ -105,7 +106,7 @@ def sweep(
         progress: called with (done, total) after every chunk.
         step: keeps finished chunks, such as ``Run.step``; a sweep that was killed and is called again resumes.
         observe: shown every replayed row's states at the end of the stack that was patched; what it returns is kept in
-            :attr:`SweepResult.observed` (replay only).
+            :attr:`SweepResult.observed` (replay only). A patch that makes the run the donor's shows the donor's.
 
     Raises:
         SiteError, TaskError: a patch or metric names what is not there, or lengths differ.
@@ -124,7 +125,9 @@ def sweep(
 
     n_outputs = _n_outputs(adapter, base)
     replay = Replay(run)
-    rows = {i: replay.row(p) for i, p in enumerate(patches) if _matters(run, p)}
+    # the oracle trusts no plan: every patch is a whole forward of its own
+    planned = [None if method == "naive" else plan(run, p) for p in patches]
+    rows = {i: row for i, row in enumerate(planned) if isinstance(row, Row)}
     lengths = {s: run.stream(s, adapter.stacks[s].n_layers).shape[1] for s in _stacks_of(run)}
     cost = estimate(adapter, list(rows.values()), len(patches), lengths)
     if announce:
@@ -141,14 +144,19 @@ def sweep(
         cost,
         observed=np.full(len(patches), np.nan),
     )
-    unchanged = [i for i in range(len(patches)) if i not in rows]
-    _write(result, reading, unchanged, base_logits.expand(len(unchanged), -1, -1), base_logits, n_outputs)
-    done = len(unchanged)
-    if method == "replay":
-        replay.prepare(list(rows.values()))
+    for item in range(len(run.logits)):
+        answered = [i for i, row in enumerate(planned) if row == item]
+        logits = run.logits[item : item + 1].expand(len(answered), -1, -1)
+        _write(result, reading, answered, logits, base_logits, n_outputs)
+        if observe and item:
+            end = replay.end_of(item)
+            result.observed[answered] = [observe(patches[i], end) for i in answered]
+    chunks = _chunks(adapter, rows, lengths, memory_gb) if method == "replay" else [[i] for i in range(len(patches))]
+    done = len(patches) - sum(map(len, chunks))
+    replay.prepare(list(rows.values()))
     prefix = _fingerprint(run) if step else ""
     try:
-        for chunk in _chunks(adapter, rows, lengths, memory_gb):
+        for chunk in chunks:
             states: list[Tensor] = []
 
             def answer(chunk: list[int] = chunk, states: list[Tensor] = states) -> dict[str, np.ndarray]:
@@ -190,28 +198,14 @@ def _stacks_of(run: BaseRun) -> list[str]:
     ]
 
 
-def _matters(run: BaseRun, patch: Patch) -> bool:
-    """Whether a patch can change a read position at all."""
-    site = Site.parse(patch.site)
-    if run.same(patch):
-        return False
-    feeds_head = site.stack == run.adapter.order[-1]
-    if not feeds_head or patch.positions is None:
-        return True
-    if run.adapter.stacks[site.stack].causal:
-        return min(patch.positions) <= max(run.reading.positions)
-    return True
-
-
 def _chunks(adapter: Adapter, rows: dict[int, Row], lengths: dict[str, int], memory_gb: float) -> list[list[int]]:
-    """Split rows into batches: one stack each, one first position each in a causal stack, within the memory budget."""
-    groups: dict[tuple[str, int], list[int]] = {}
+    """Split rows into batches: one stack, one first computed position and one source each, within the memory budget."""
+    groups: dict[tuple[str, int, int], list[int]] = {}
     for i, row in rows.items():
-        causal = adapter.stacks[row.stack].causal
-        groups.setdefault((row.stack, row.first if causal else 0), []).append(i)
+        groups.setdefault((row.stack, row.first, row.source), []).append(i)
     size = torch.finfo(adapter.dtype).bits // 8
     chunks = []
-    for (stack, first), members in groups.items():
+    for (stack, first, _), members in groups.items():
         spec, n = adapter.stacks[stack], lengths[stack]
         per_token = size * (8 * spec.d_model + 3 * spec.d_mlp)
         scores = size * spec.n_heads * n * n if not spec.causal and adapter.family == "wavlm" else 0
