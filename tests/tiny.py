@@ -10,11 +10,15 @@ import transformers as tf
 from otoscope.audio.clip import Clip
 from otoscope.engine.model import Model
 from otoscope.models.adapter import Adapter
+from otoscope.models.audio_flamingo3 import AudioFlamingo3Adapter, MusicFlamingoAdapter
 from otoscope.models.audio_llm import AudioLLMAdapter
+from otoscope.models.granite_speech import GraniteSpeechAdapter
 from otoscope.models.hubert import HubertAdapter
 from otoscope.models.inputs import Inputs
 from otoscope.models.language import LanguageAdapter
+from otoscope.models.qwen2_5_omni import Qwen25OmniAdapter
 from otoscope.models.qwen2_audio import Qwen2AudioAdapter
+from otoscope.models.voxtral import VoxtralAdapter
 from otoscope.models.wav2vec2 import Wav2Vec2Adapter
 from otoscope.models.wavlm import WavLMAdapter
 from otoscope.models.whisper import WhisperAdapter
@@ -105,16 +109,72 @@ _TOWER = {
 }  # fmt: skip
 
 
-def _qwen2_audio() -> Adapter:
-    marks = tokenizer("<|audio_bos|><|AUDIO|><|audio_eos|>\n", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
-    config = tf.Qwen2AudioConfig(
-        audio_config=tf.Qwen2AudioEncoderConfig(**_TOWER), text_config=tf.Qwen2Config(**_TEXT), audio_token_index=3
-    )
+def _audio_llm(adapter: type, cls: type, config: object, mark: str = "<|AUDIO|>") -> Adapter:
+    """Any of the families whose processor is Whisper's spectrogram and a tokenizer; the placeholder is token 3."""
+    reader = tokenizer(f"<|audio_bos|>{mark}<|audio_eos|>\\n", mark, "<|audio_bos|>", "<|audio_eos|>")
     extractor = tf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
-    return Qwen2AudioAdapter(tf.Qwen2AudioForConditionalGeneration(config), "tiny-qwen2-audio", marks, extractor)
+    name = f"tiny-{adapter.family}"  # type: ignore[attr-defined]
+    return adapter(cls(config), name, reader, extractor)
 
 
-FAMILIES["qwen2_audio"] = _qwen2_audio
+def _qwen2_audio() -> Adapter:
+    tower, text = tf.Qwen2AudioEncoderConfig(**_TOWER), tf.Qwen2Config(**_TEXT)
+    config = tf.Qwen2AudioConfig(audio_config=tower, text_config=text, audio_token_index=3)
+    return _audio_llm(Qwen2AudioAdapter, tf.Qwen2AudioForConditionalGeneration, config)
+
+
+def _flamingo(adapter: type, cls: type, config: type, **extra: object) -> Adapter:
+    tower, text = tf.AudioFlamingo3EncoderConfig(**_TOWER), tf.Qwen2Config(**_TEXT)
+    made = config(audio_config=tower, text_config=text, audio_token_id=3, **extra)
+    return _audio_llm(adapter, cls, made, "<sound>")
+
+
+def _voxtral() -> Adapter:
+    # the connector takes its width from the tower's feed-forward, which is four times the frame's
+    tower = tf.VoxtralEncoderConfig(**{**_TOWER, "max_source_positions": 48, "encoder_ffn_dim": 64})
+    config = tf.VoxtralConfig(audio_config=tower, text_config=tf.LlamaConfig(**_TEXT), audio_token_id=3)
+    return _audio_llm(VoxtralAdapter, tf.VoxtralForConditionalGeneration, config, "[AUDIO]")
+
+
+def _omni() -> Adapter:
+    tower = {**_TOWER, "n_window": 5, "output_dim": 24, "max_source_positions": 20}
+    vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2, "out_hidden_size": 24}
+    rope = {"rope_theta": 10000.0, "rope_type": "default", "mrope_section": [1, 1, 0]}
+    config = tf.Qwen2_5OmniThinkerConfig(
+        audio_config=tower, vision_config=vision, text_config={**_TEXT, "rope_parameters": rope}, audio_token_id=3,
+        image_token_id=318, video_token_id=319, vision_start_token_id=317, audio_start_token_id=4,
+    )  # fmt: skip
+    return _audio_llm(Qwen25OmniAdapter, tf.Qwen2_5OmniThinkerForConditionalGeneration, config)
+
+
+def _granite_speech() -> Adapter:
+    text = tf.GraniteConfig(**_TEXT, residual_multiplier=0.6, embedding_multiplier=3.0, attention_multiplier=0.4)
+    tower = {
+        "input_dim": 16, "num_layers": 4, "hidden_dim": 16, "feedforward_mult": 2, "num_heads": 4, "output_dim": 7,
+        "context_size": 6, "max_pos_emb": 8, "conv_kernel_size": 3,
+    }  # fmt: skip
+    former = tf.Blip2QFormerConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=20, encoder_hidden_size=16
+    )
+    config = tf.GraniteSpeechConfig(
+        text_config=text, encoder_config=tower, projector_config=former, audio_token_index=3, has_lora_adapter=False,
+    )  # fmt: skip
+    reader = tokenizer("<|audio|>", "<|audio|>")
+    return GraniteSpeechAdapter(tf.GraniteSpeechForConditionalGeneration(config), "tiny-granite_speech", reader)
+
+
+FAMILIES |= {
+    "qwen2_audio": _qwen2_audio,
+    "audioflamingo3": lambda: _flamingo(
+        AudioFlamingo3Adapter, tf.AudioFlamingo3ForConditionalGeneration, tf.AudioFlamingo3Config
+    ),
+    "musicflamingo": lambda: _flamingo(
+        MusicFlamingoAdapter, tf.MusicFlamingoForConditionalGeneration, tf.MusicFlamingoConfig
+    ),
+    "voxtral": _voxtral,
+    "qwen2_5_omni_thinker": _omni,
+    "granite_speech": _granite_speech,
+}
 
 
 def build(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Model:

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 import transformers as tf
+from safetensors.torch import save_file
 
 import otoscope
 from otoscope.errors import ModelError
@@ -184,3 +185,26 @@ def test_progress_hears_of_how_the_model_was_found(tmp_path, monkeypatch):
     lines: list[str] = []
     otoscope.load(str(tmp_path / "ct2"), offline=True, progress=lines.append)
     assert lines == [f"converted from the CTranslate2 model in '{tmp_path / 'ct2'}'"]
+
+
+def test_an_omni_folder_with_its_talker_loads_the_thinker_alone(tmp_path):
+    model = build("qwen2_5_omni_thinker")
+    config = tf.Qwen2_5OmniConfig(thinker_config=model.hf.config.to_dict(), enable_audio_output=False)
+    folder = tmp_path / "omni"
+    model.feature_extractor.save_pretrained(folder)
+    config.save_pretrained(folder)
+    weights = {f"thinker.{name}": tensor for name, tensor in model.hf.state_dict().items()}
+    save_file({**weights, "talker.made.up": torch.zeros(2)}, folder / "model.safetensors", metadata={"format": "pt"})
+    loaded = otoscope.load(str(folder), offline=True)
+    assert type(loaded.hf) is tf.Qwen2_5OmniThinkerForConditionalGeneration
+    assert loaded.weights_hash() == model.weights_hash()
+    inputs, _ = pair(model)
+    assert torch.equal(loaded.run(pair(loaded)[0]).logits, model.run(inputs).logits)
+
+
+def test_a_device_map_is_passed_on_and_keeps_the_weights_where_it_put_them(tmp_path):
+    model = build("qwen2_audio")
+    folder = _save(model, tmp_path / "m")
+    loaded = otoscope.load(folder, offline=True, device_map={"": "cpu"}, dtype="bfloat16")
+    assert loaded.run(pair(loaded)[0]).logits.dtype == torch.bfloat16
+    assert otoscope.load(folder, offline=True, device_map="meta").adapter.device.type == "meta"

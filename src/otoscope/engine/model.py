@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ class Model:
         h = hashlib.sha256()
         for name, tensor in sorted(self.hf.state_dict().items()):
             h.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            h.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            h.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return h.hexdigest()[:16]
 
     # -- running ---------------------------------------------------------------------------------------------------
@@ -229,8 +230,13 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
+    device_map: Any = None,
+    adapter: str | Path | None = None,
 ) -> Model:
     """Load a model: see :func:`otoscope.models.load.load_adapter` for the arguments and errors."""
     return Model(
-        load_adapter(name_or_path, device=device, dtype=dtype, revision=revision, offline=offline, progress=progress)
-    )
+        load_adapter(
+            name_or_path, device=device, dtype=dtype, revision=revision, offline=offline, progress=progress,
+            device_map=device_map, adapter=adapter,
+        )
+    )  # fmt: skip

@@ -6,16 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from otoscope.audio.clip import Clip
-from otoscope.errors import ModelError
+from otoscope.errors import AudioError, ModelError
 from otoscope.models import attention
 from otoscope.models.block import Block
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
+from otoscope.models.lora import unwrap
 from otoscope.models.prompt import Asked
 from otoscope.models.site import Site, StackSpec, check
 from otoscope.models.taps import Tap
@@ -25,7 +27,8 @@ class Adapter(ABC):
     """A loaded model and the knowledge of where its parts are.
 
     Attributes:
-        hf: the transformers model itself, in eval mode; nothing of it is copied.
+        hf: the transformers model itself, in eval mode; nothing of it is copied. Of a ``peft.PeftModel`` it is the model
+            inside, whose LoRA layers stay in force.
         name: the name it was loaded by.
         tokenizer: its tokenizer, or None.
         feature_extractor: what turns samples into features, or None for text models.
@@ -40,12 +43,11 @@ class Adapter(ABC):
     stacks: dict[str, StackSpec]
 
     def __init__(self, hf: nn.Module, name: str = "", tokenizer: Any = None, feature_extractor: Any = None):
-        self.hf: Any = hf.eval()
-        self.name = name or type(hf).__name__
+        self.hf: Any = unwrap(hf).eval()
+        self.name = name or type(self.hf).__name__
         self.tokenizer = tokenizer
         self.feature_extractor = feature_extractor
-        if hasattr(hf, "set_attn_implementation"):
-            self.hf.set_attn_implementation(attention.NAME)
+        self._open_attention()
         self.stacks = self._stacks()
 
     @property
@@ -71,6 +73,11 @@ class Adapter(ABC):
         return head.weight.shape[0] if head is not None else self.hf.config.hidden_size
 
     # -- structure -------------------------------------------------------------------------------------------------
+
+    def _open_attention(self) -> None:
+        """Let the attention show its weights where they are tapped."""
+        if hasattr(self.hf, "set_attn_implementation"):
+            self.hf.set_attn_implementation(attention.NAME)
 
     @abstractmethod
     def _stacks(self) -> dict[str, StackSpec]:
@@ -178,9 +185,30 @@ def linear_rows(head: nn.Module, x: Tensor, vocab: Tensor | None) -> Tensor:
     """Apply a linear head, or only the rows of its weight that ``vocab`` names."""
     if vocab is None:
         return head(x)
-    weight = head.weight[vocab]  # type: ignore[index]
-    bias = head.bias[vocab] if getattr(head, "bias", None) is not None else None  # type: ignore[index]
-    return nn.functional.linear(x, weight, bias)  # type: ignore[arg-type]
+    if type(head) is not nn.Linear:  # a LoRA layer is more than its weight
+        return head(x)[..., vocab]
+    weight = head.weight[vocab]
+    bias = head.bias[vocab] if head.bias is not None else None
+    return nn.functional.linear(x, weight, bias)
+
+
+def check_lengths(sounds: Sequence[np.ndarray], name: str, part: str) -> None:
+    """Refuse sounds of unequal length where padding would change the answer.
+
+    Args:
+        sounds: samples.
+        name: the model.
+        part: what of it would hear the padding.
+
+    Raises:
+        AudioError: lengths differ.
+    """
+    lengths = {len(sound) for sound in sounds}
+    if len(lengths) > 1:
+        raise AudioError(
+            f"clips of {min(lengths)} and {max(lengths)} samples cannot share a batch of {name}, whose {part} "
+            "would hear the padding: give them one at a time, or of equal length."
+        )
 
 
 def check_rate(clips: Sequence[Clip], rate: int) -> list[Clip]:

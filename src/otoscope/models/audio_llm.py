@@ -45,8 +45,9 @@ class AudioLLMAdapter(Adapter):
     mask_argument: ClassVar[str | None] = None
     #: a prompt without chat template: before and after the placeholder, and at the end
     plain: ClassVar[tuple[str, str, str]] = ("", "", "\n")
-    #: frames of the tower that become one audio position
+    #: frames of the tower that become one audio position: averaged, or stacked side by side
     pool: ClassVar[int] = 2
+    stacked: ClassVar[bool] = False
 
     def __init__(
         self, hf: nn.Module, name: str = "", tokenizer: Any = None, feature_extractor: Any = None, processor: Any = None
@@ -86,16 +87,12 @@ class AudioLLMAdapter(Adapter):
         self.text = LlamaLayers(
             self.trunk, self.hf.config.get_text_config(), f"{self.name} is a {type(self.hf).__name__}"
         )
+        frontend, encoder = self.audio.frontend(), self.audio.spec
         connector = StackSpec(
             "connector", 1, self.text.spec.d_model, 0, 0, 0, False, ("resid_pre", "resid_post"),
-            self.rate / self._hop / 2 / self.pool, d_in=self.audio.spec.d_model,
+            self.rate / self._hop / 2 / self.pool, d_in=encoder.d_model * (self.pool if self.stacked else 1),
         )  # fmt: skip
-        return {
-            "frontend": self.audio.frontend(),
-            "encoder": self.audio.spec,
-            "connector": connector,
-            "decoder": self.text.spec,
-        }
+        return {"frontend": frontend, "encoder": encoder, "connector": connector, "decoder": self.text.spec}
 
     @property
     def _hop(self) -> int:
@@ -122,14 +119,10 @@ class AudioLLMAdapter(Adapter):
         if stack != "connector":
             return clock
         first = (self.pool - 1) / 2 / clock.rate
-        return FrameClock(clock.rate / self.pool, first, clock.n_frames // self.pool, self._pooled(clock))
-
-    def _pooled(self, clock: FrameClock) -> int:
-        """Audio positions that come of the tower's real frames."""
-        return clock.n_valid // self.pool
+        return FrameClock(clock.rate / self.pool, first, clock.n_frames // self.pool, clock.n_valid // self.pool)
 
     def audio_tokens(self, n_samples: int) -> int:
-        """How many audio positions, and so placeholders, a sound of ``n_samples`` takes."""
+        """How many audio positions, and so placeholders, a sound of ``n_samples`` takes: those that are not padding."""
         return self.clock("connector", n_samples).n_valid
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -142,27 +135,28 @@ class AudioLLMAdapter(Adapter):
         """
         clips = check_rate(clips, self.rate)
         sounds = [np.asarray(clip.samples) for clip in clips]
-        window = self._n_mel * self._hop
-        for clip, sound in zip(clips, sounds):
-            if len(sound) > window or self.audio_tokens(len(sound)) < 1:
-                raise AudioError(
-                    f"{clip.name or 'the clip'} lasts {clip.duration:.2f} s and {self.name} hears from "
-                    f"{2 * self.pool * self._hop / self.rate:g} to {window / self.rate:g} s at once: cut it, or pad it."
-                )
-        made = self.feature_extractor(
-            sounds,
-            sampling_rate=self.rate,
-            padding="max_length",
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
+        self._check_window(clips, 2 * self.pool * self._hop / self.rate, self._n_mel * self._hop / self.rate)
         # a configuration may declare a shorter window than the extractor's
-        mel, mask = made.input_features[..., : self._n_mel], made.attention_mask[..., : self._n_mel]
-        return Inputs(
-            mel.to(self.device, self.dtype),
-            mask.to(self.device) if self.mask_argument else None,
-            n_samples=tuple(len(s) for s in sounds),
-        )
+        mel, mask = (t[..., : self._n_mel] for t in self._mel(sounds))
+        return Inputs(mel, mask if self.mask_argument else None, n_samples=tuple(len(s) for s in sounds))
+
+    def _check_window(self, clips: Sequence[Clip], shortest: float, longest: float) -> None:
+        for clip in clips:
+            if not shortest <= clip.duration <= longest:
+                raise AudioError(
+                    f"{clip.name or 'the clip'} lasts {clip.duration:.3f} s and {self.name} hears from {shortest:g} to "
+                    f"{longest:g} s at once: pad it with silence, or cut it."
+                )
+
+    def _mel(
+        self, sounds: Sequence[np.ndarray], max_length: int | None = None
+    ) -> tuple[Float[Tensor, "batch mel time"], Int[Tensor, "batch time"]]:
+        """Log-mel spectrograms padded with silence to ``max_length`` samples (None: the extractor's window), and the mask."""
+        made = self.feature_extractor(
+            sounds, sampling_rate=self.rate, padding="max_length", max_length=max_length, return_attention_mask=True,
+            return_tensors="pt",
+        )  # fmt: skip
+        return made.input_features.to(self.device, self.dtype), made.attention_mask.to(self.device)
 
     def arguments(self, inputs: Inputs) -> dict[str, Tensor]:
         """What the transformers model is called with, in a forward and in generation.
@@ -229,11 +223,11 @@ class AudioLLMAdapter(Adapter):
         self, tokens: Int[Tensor, "batch pos"], audio: Float[Tensor, "batch audio d_model"] | None = None
     ) -> Float[Tensor, "batch pos d_model"]:
         """What the first decoder layer reads; ``audio`` (connected frames) stands where the placeholders are."""
-        x = self.text.embed(tokens)
-        if audio is None:
-            return x
         here = tokens == self.audio_token
-        return torch.stack([row.masked_scatter(at[:, None], a) for row, at, a in zip(x, here, audio.to(x))])
+        x = self.text.embed(tokens.masked_fill(here, 0))  # a placeholder may lie outside the vocabulary
+        if audio is not None:
+            x = torch.stack([row.masked_scatter(at[:, None], a) for row, at, a in zip(x, here, audio.to(x))])
+        return self.text.enter(x)
 
     # -- prompts -----------------------------------------------------------------------------------------------------
 

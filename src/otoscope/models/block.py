@@ -30,10 +30,11 @@ class Attention:
     Attributes:
         q, k, v, o: linear maps; ``k`` and ``v`` may serve fewer heads than ``q`` (grouped queries).
         n_heads, n_kv_heads, d_head: head counts and width.
-        scale_first: multiply the queries by ``d_head**-0.5`` before the product (Whisper), not the scores after it.
+        scale_first: multiply the queries by the scale before the product (Whisper), not the scores after it.
         rotate: rotary position embedding, if any.
         q_norm, k_norm: norms over each head's queries and keys, if any.
-        bias: content-dependent position bias, if any (WavLM).
+        bias: additive bias on the scores, if any: content-dependent (WavLM), or one that hides padding (audio towers).
+        scaling: factor on the scores; None for the usual ``d_head**-0.5``.
     """
 
     q: nn.Module
@@ -48,6 +49,7 @@ class Attention:
     q_norm: nn.Module | None = None
     k_norm: nn.Module | None = None
     bias: Bias | None = None
+    scaling: float | None = None
 
     def queries(
         self, h: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " pos"]
@@ -55,7 +57,7 @@ class Attention:
         """Queries of the normed input at absolute ``positions``, scaled for a product without further scaling."""
         q = linear(self.q, h)
         if self.scale_first:
-            q = q * self.d_head**-0.5
+            q = q * self._factor
         q = q.unflatten(-1, (self.n_heads, self.d_head)).transpose(1, 2)
         if self.q_norm is not None:
             q = self.q_norm(q)
@@ -77,7 +79,11 @@ class Attention:
     @property
     def scale(self) -> float:
         """Factor on the scores that the queries do not carry yet."""
-        return 1.0 if self.scale_first else self.d_head**-0.5
+        return 1.0 if self.scale_first else self._factor
+
+    @property
+    def _factor(self) -> float:
+        return self.d_head**-0.5 if self.scaling is None else self.scaling
 
     def attend(
         self,
@@ -135,15 +141,19 @@ class Attention:
         """Cross-attention of a few queries to a long ``source`` of each row, without forming its keys and values.
 
         ``q (W_k s + b_k) = (q W_k) s + const`` and ``sum_j w_j (W_v s_j + b_v) = W_v (sum_j w_j s_j) + b_v``; the constant
-        is the same for every key, so the softmax drops it.
+        is the same for every key, so the softmax drops it. LoRA layers are more than their weights, so they take the
+        plain way.
         """
-        w_k = self.k.weight.unflatten(0, (self.n_heads, self.d_head))  # type: ignore[union-attr]
-        w_v = self.v.weight.unflatten(0, (self.n_heads, self.d_head))  # type: ignore[union-attr]
+        if type(self.k) is not nn.Linear or type(self.v) is not nn.Linear:
+            everywhere = torch.arange(source.shape[1], device=source.device)
+            return self.attend(q, self.keys(source, everywhere), self.values(source))
+        w_k = self.k.weight.unflatten(0, (self.n_heads, self.d_head))
+        w_v = self.v.weight.unflatten(0, (self.n_heads, self.d_head))
         folded = torch.einsum("rhqe,hed->rhqd", q, w_k).flatten(1, 2)
         weights = (folded @ source.transpose(1, 2) * self.scale).softmax(-1)
         mixed = (weights @ source).unflatten(1, (self.n_heads, -1))
         z = torch.einsum("rhqd,hed->rqhe", mixed, w_v)
-        return z if self.v.bias is None else z + self.v.bias.view(self.n_heads, self.d_head)  # type: ignore[union-attr]
+        return z if self.v.bias is None else z + self.v.bias.view(self.n_heads, self.d_head)
 
     def out(self, z: Float[Tensor, "row pos head d_head"]) -> Float[Tensor, "row pos d_model"]:
         """Output projection: sum over heads of ``z W_O`` plus the bias."""
@@ -163,6 +173,7 @@ class Block:
         pre_norm: pre-LN (True) or post-LN (False).
         norm_cross, cross: cross-attention and its norm, where the layer has one.
         extra: a residual adapter after the MLP, where the layer has one.
+        residual: factor on what attention and MLP add to the stream (Granite).
     """
 
     norm_attn: nn.Module
@@ -174,6 +185,7 @@ class Block:
     norm_cross: nn.Module | None = None
     cross: Attention | None = None
     extra: nn.Module | None = None
+    residual: float = 1.0
 
     def attn_input(self, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         """What queries, keys and values are computed from."""
@@ -181,7 +193,8 @@ class Block:
 
     def after_attn(self, x: Tensor, attn_out: Tensor) -> Float[Tensor, "row pos d_model"]:
         """The stream after self-attention."""
-        return x + attn_out if self.pre_norm else self.norm_attn(x + attn_out)
+        x = x + self._scaled(attn_out)
+        return x if self.pre_norm else self.norm_attn(x)
 
     def mlp_neurons(self, mid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_mlp"]:
         """Hidden neurons from ``resid_mid``."""
@@ -189,10 +202,13 @@ class Block:
 
     def after_mlp(self, mid: Tensor, mlp_out: Tensor) -> Float[Tensor, "row pos d_model"]:
         """``resid_post`` from ``resid_mid`` and ``mlp_out``."""
-        x = mid + mlp_out
+        x = mid + self._scaled(mlp_out)
         if not self.pre_norm:
             x = self.norm_mlp(x)
         return x + self.extra(x) if self.extra is not None else x
+
+    def _scaled(self, part: Tensor) -> Tensor:
+        return part if self.residual == 1.0 else part * self.residual
 
     def mlp(self, mid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         """``resid_post`` from ``resid_mid``."""

@@ -105,7 +105,7 @@ def _weights(name: str, files: list[str]) -> list[str]:
     """One format of the weights: safetensors, else PyTorch's (read without unpickling code), else CTranslate2's."""
     top = [file for file in files if "/" not in file]
     if any(file.startswith("model") and file.endswith(".safetensors") for file in top):
-        return ["model*.safetensors"]
+        return ["model*.safetensors", *(file for file in top if file == "adapter_model.safetensors")]
     if any(file.startswith("pytorch_model") and file.endswith(".bin") for file in top):
         return ["pytorch_model*.bin"]
     if "model.bin" in top:

@@ -1,4 +1,4 @@
-"""Decoder-only language models built like Llama: Llama, SmolLM2, Mistral, Qwen2, Qwen3 and their kin.
+"""Decoder-only language models built like Llama: Llama, SmolLM2, Mistral, Qwen2, Qwen3, Granite.
 
 One stack, ``decoder``; its points and shapes are those of :mod:`otoscope.models.llama_layers`.
 """
@@ -55,7 +55,8 @@ class LanguageAdapter(Adapter):
     def unembed(
         self, x: Float[Tensor, "row pos d_model"], vocab: Int[Tensor, " vocab"] | None = None
     ) -> Float[Tensor, "row pos vocab"]:
-        return linear_rows(self.hf.lm_head, x, vocab)
+        logits, divisor = linear_rows(self.hf.lm_head, x, vocab), getattr(self.hf.config, "logits_scaling", 1.0)
+        return logits if divisor == 1.0 else logits / divisor
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        return self.layers.embed(tokens)
+        return self.layers.enter(self.layers.embed(tokens))

@@ -39,13 +39,16 @@ class LlamaLayers:
         layers = getattr(trunk, "layers", None)
         first = layers[0] if layers is not None and len(layers) else None
         missing = [p for p in _PARTS if not hasattr(first, p)]
-        if hasattr(first, "pre_feedforward_layernorm") or getattr(config, "residual_multiplier", 1.0) != 1.0:
+        if hasattr(first, "pre_feedforward_layernorm"):
             missing.append("a plain residual stream")
         if missing:
             raise ModelError(
                 f"{name}, which otoscope cannot read yet: it lacks {', '.join(missing)}; "
-                "supported language models are built like Llama (Llama, SmolLM2, Mistral, Qwen2, Qwen3)."
+                "supported language models are built like Llama (Llama, SmolLM2, Mistral, Qwen2, Qwen3, Granite)."
             )
+        #: Granite's factors on the embeddings and on what a part adds to the stream
+        self.embedding = getattr(config, "embedding_multiplier", 1.0)
+        self.residual = getattr(config, "residual_multiplier", 1.0)
         heads = config.num_attention_heads
         self.spec = StackSpec(
             "decoder", config.num_hidden_layers, config.hidden_size, heads,
@@ -68,7 +71,7 @@ class LlamaLayers:
             case "pattern":
                 return PatternTap(layer.self_attn)
             case "resid_mid":
-                return SumTap(layer, [layer.self_attn])
+                return SumTap(layer, [layer.self_attn], self.residual)
             case "mlp_post":
                 return InputTap(layer.mlp.down_proj)
             case _:
@@ -82,13 +85,14 @@ class LlamaLayers:
             a, mlp = layer.self_attn, layer.mlp
             attn = Attention(
                 a.q_proj, a.k_proj, a.v_proj, a.o_proj, spec.n_heads, spec.n_kv_heads, spec.d_head, rotate=rotate,
-                q_norm=getattr(a, "q_norm", None), k_norm=getattr(a, "k_norm", None),
+                q_norm=getattr(a, "q_norm", None), k_norm=getattr(a, "k_norm", None), scaling=getattr(a, "scaling", None),
             )  # fmt: skip
 
             def neurons(h: Tensor, mlp: Any = mlp) -> Tensor:
                 return mlp.act_fn(linear(mlp.gate_proj, h)) * linear(mlp.up_proj, h)
 
-            blocks.append(Block(layer.input_layernorm, attn, layer.post_attention_layernorm, neurons, mlp.down_proj))
+            norms = layer.input_layernorm, layer.post_attention_layernorm
+            blocks.append(Block(norms[0], attn, norms[1], neurons, mlp.down_proj, residual=self.residual))
         return blocks
 
     def _rotation(self) -> Rotate:
@@ -111,5 +115,9 @@ class LlamaLayers:
         return self.trunk.norm(x)
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        """What the first layer reads for text tokens."""
+        """The embeddings of text tokens, as :meth:`enter` takes them."""
         return self.trunk.embed_tokens(tokens)
+
+    def enter(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the first layer reads, from the embeddings."""
+        return x if self.embedding == 1.0 else x * self.embedding

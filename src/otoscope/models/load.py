@@ -12,6 +12,8 @@ import torch
 
 from otoscope.errors import ModelError
 from otoscope.models.adapter import Adapter
+from otoscope.models.lora import wrap
+from otoscope.models.processing import SPEECH, feature_extractor, processor, tokenizer
 from otoscope.models.quiet import quiet
 from otoscope.models.sources import resolve
 
@@ -25,14 +27,26 @@ FAMILIES = {
     "mistral": "otoscope.models.language:LanguageAdapter",
     "qwen2": "otoscope.models.language:LanguageAdapter",
     "qwen3": "otoscope.models.language:LanguageAdapter",
+    "granite": "otoscope.models.language:LanguageAdapter",
     "qwen2_audio": "otoscope.models.qwen2_audio:Qwen2AudioAdapter",
+    "qwen2_5_omni": "otoscope.models.qwen2_5_omni:Qwen25OmniAdapter",
+    "qwen2_5_omni_thinker": "otoscope.models.qwen2_5_omni:Qwen25OmniAdapter",
+    "voxtral": "otoscope.models.voxtral:VoxtralAdapter",
+    "audioflamingo3": "otoscope.models.audio_flamingo3:AudioFlamingo3Adapter",
+    "musicflamingo": "otoscope.models.audio_flamingo3:MusicFlamingoAdapter",
+    "granite_speech": "otoscope.models.granite_speech:GraniteSpeechAdapter",
 }
 #: ``model_type`` -> the transformers class of those that are not plain language models or speech encoders
 _CLASSES = {
     "whisper": "WhisperForConditionalGeneration",
     "qwen2_audio": "Qwen2AudioForConditionalGeneration",
+    "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
+    "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
+    "voxtral": "VoxtralForConditionalGeneration",
+    "audioflamingo3": "AudioFlamingo3ForConditionalGeneration",
+    "musicflamingo": "MusicFlamingoForConditionalGeneration",
+    "granite_speech": "GraniteSpeechForConditionalGeneration",
 }
-_SPEECH = ("wav2vec2", "hubert", "wavlm")
 #: weights that only training reads (SpecAugment's mask), which published wav2vec2 checkpoints leave out
 _UNREAD = ("masked_spec_embed",)
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -60,17 +74,22 @@ def load_adapter(
     revision: str | None = None,
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
+    device_map: Any = None,
+    adapter: str | Path | None = None,
 ) -> Adapter:
     """Load weights, tokenizer and feature extractor.
 
     Args:
         name_or_path: an embedded name (``whisper-tiny.en``), a Hugging Face id, or a local folder in Hugging Face or
             CTranslate2 format.
-        device: where to put the weights.
+        device: where to put the weights; not used with ``device_map``.
         dtype: ``float32``, ``float16``, ``bfloat16`` or ``float64``.
         revision: branch, tag or commit of a hub model.
         offline: never ask the network.
         progress: called with one line of text per step of a download, and per thing to know of how the model was found.
+        device_map: spread the weights as transformers' ``from_pretrained`` does (``"auto"``, ``"cuda:0"``, a dict). Layers on
+            several devices run and are hooked there; the replay of a sweep needs them on one (``method="naive"`` does not).
+        adapter: a LoRA to put on: a folder that peft has saved, one of those that come with the model, or a hub id.
 
     Raises:
         ModelError: not found, not readable, incomplete, not supported, or the device or dtype does not exist here.
@@ -78,7 +97,7 @@ def load_adapter(
     torch_dtype = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(str(dtype))
     if torch_dtype is None:
         raise ModelError(f"'{dtype}' is not a dtype: expected one of {', '.join(_DTYPES)}.")
-    torch_device = _device(device)
+    torch_device = _device(device) if device_map is None else None
     source = resolve(name_or_path, revision=revision, offline=offline, progress=progress)
     if progress:
         for note in source.notes:
@@ -86,11 +105,15 @@ def load_adapter(
     config = _config(source.path, name_or_path)
     cls = adapter_class(config.get("model_type", "?"), name_or_path)
     with quiet():
-        hf = _weights(source.path, config, torch_dtype, name_or_path).to(torch_device)
-        parts: list[Any] = [_tokenizer(source.path), _feature_extractor(source.path, config)]
+        hf = _weights(source.path, config, torch_dtype, name_or_path, device_map)
+        hf = hf if torch_device is None else hf.to(torch_device)
+        if adapter is not None:
+            hf = wrap(hf, adapter, source.path, offline=offline)
+        parts = [tokenizer(source.path, progress), feature_extractor(source.path, config)]
         if cls.listens_and_reads:
-            parts.append(_processor(source.path))
-        return cls(hf, source.name, *parts)
+            parts.append(processor(source.path))
+        name = source.name if adapter is None else f"{source.name}+{Path(adapter).name}"
+        return cls(hf, name, *parts)
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -111,19 +134,24 @@ def _config(path: Path, name: str) -> dict[str, Any]:
         ) from error
 
 
-def _weights(path: Path, config: dict[str, Any], dtype: torch.dtype, name: str) -> Any:
+def _weights(path: Path, config: dict[str, Any], dtype: torch.dtype, name: str, device_map: Any = None) -> Any:
     import transformers
 
     named = (config.get("architectures") or [""])[0]
     ctc = named.endswith("ForCTC") or (named == "" and "vocab_size" in config and config.get("ctc_loss_reduction"))
     kind = config["model_type"]
     name_of_class = _CLASSES.get(kind, "AutoModelForCausalLM")
-    if kind in _SPEECH:
+    if kind in SPEECH:
         name_of_class = "AutoModelForCTC" if ctc else "AutoModel"
     cls: Any = getattr(transformers, name_of_class)
     try:
         model, found = cls.from_pretrained(
-            path, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+            path,
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            device_map=device_map,
         )
     except Exception as error:
         raise ModelError(
@@ -151,36 +179,3 @@ def _check_complete(found: dict[str, Any], path: Path, name: str) -> None:
             f"the weights of {name} in {path} are incomplete: {', '.join(missing[:3])}{more} "
             f"{'is' if len(missing) == 1 else 'are'} missing; fetch the model again."
         )
-
-
-def _tokenizer(path: Path) -> Any:
-    import transformers
-
-    if not any((path / f).exists() for f in ("tokenizer.json", "vocab.json", "tokenizer.model")):
-        return None
-    return transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-
-
-def _feature_extractor(path: Path, config: dict[str, Any]) -> Any:
-    import transformers
-
-    if config["model_type"] not in (*_CLASSES, *_SPEECH):
-        return None
-    if any((path / f).exists() for f in ("preprocessor_config.json", "processor_config.json")):
-        return transformers.AutoFeatureExtractor.from_pretrained(path, local_files_only=True)
-    if config["model_type"] in _SPEECH:
-        return transformers.Wav2Vec2FeatureExtractor(do_normalize=config.get("feat_extract_norm") == "layer")
-    tower = config.get("audio_config", config)
-    return transformers.WhisperFeatureExtractor(feature_size=tower["num_mel_bins"])
-
-
-def _processor(path: Path) -> Any:
-    """The family's own processor, which writes its prompts; None where the folder has none or it cannot be built here."""
-    import transformers
-
-    if not any((path / f).exists() for f in ("processor_config.json", "chat_template.json", "chat_template.jinja")):
-        return None
-    try:
-        return transformers.AutoProcessor.from_pretrained(path, local_files_only=True)
-    except (ImportError, OSError, ValueError):
-        return None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -92,11 +93,12 @@ class SumTap(Tap):
 
     No module returns this value, so writing it changes the last part that was added by the difference; a value written
     back unchanged therefore changes nothing at all. Its hooks run after all others of the same modules, whenever those
-    were attached: a part is read and changed as itself, before the sum is made of it.
+    were attached: a part is read and changed as itself, before the sum is made of it. ``factor`` is what the layer
+    multiplies its last part by.
     """
 
-    def __init__(self, layer: nn.Module, parts: list[nn.Module]):
-        self.layer, self.parts = layer, parts
+    def __init__(self, layer: nn.Module, parts: list[nn.Module], factor: float = 1.0):
+        self.layer, self.parts, self.factor = layer, parts, factor
 
     def attach(self, visit: Visit) -> list[RemovableHandle]:
         total: list[Tensor] = []
@@ -109,16 +111,38 @@ class SumTap(Tap):
 
         def finish(_module: nn.Module, _args: Any, output: Any) -> Any:
             part = output[0] if isinstance(output, tuple) else output
-            value = total[0] + part
+            value = total[0] + (part if self.factor == 1.0 else part * self.factor)
             new = visit(value)
             if new is None:
                 return None
-            part = part + (new - value)
+            part = part + (new - value) / self.factor
             return (part, *output[1:]) if isinstance(output, tuple) else part
 
         _last.update((start, add, finish))
         earlier = [_after(part, add) for part in self.parts[:-1]]
         return [_before(self.layer, start), *earlier, _after(self.parts[-1], finish)]
+
+
+class Batched(Tap):
+    """A tap of a module that knows no batch, because its items lie one after the other along the first dimension.
+
+    Args:
+        inner: the tap of the module.
+        batch: number of items from the length of the first dimension.
+        leading: dimensions that make up items and positions: 1 (``[batch * pos, ...]``), or 2 where positions are cut into
+            chunks (``[batch * chunk, pos, ...]``).
+    """
+
+    def __init__(self, inner: Tap, batch: Callable[[int], int], leading: int = 1):
+        self.inner, self.batch, self.leading = inner, batch, leading
+
+    def attach(self, visit: Visit) -> list[RemovableHandle]:
+        def folded(value: Tensor) -> Tensor | None:
+            new = visit(value.reshape(self.batch(value.shape[0]), -1, *value.shape[self.leading :]))
+            # in the memory layout that it had, or the next module may compute it in another order
+            return None if new is None else torch.empty_like(value).copy_(new.reshape(value.shape))
+
+        return self.inner.attach(folded)
 
 
 class PatternTap(Tap):

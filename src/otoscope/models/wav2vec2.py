@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from otoscope.audio.clip import Clip
 from otoscope.errors import AudioError, ModelError
-from otoscope.models.adapter import Adapter, check_rate, linear_rows
+from otoscope.models.adapter import Adapter, check_lengths, check_rate, linear_rows
 from otoscope.models.block import Attention, Bias, Block
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
@@ -123,11 +123,8 @@ class Wav2Vec2Adapter(Adapter):
                     "expected at least 25 ms."
                 )
         lengths = {len(s) for s in sounds}
-        if len(lengths) > 1 and self.hf.config.feat_extract_norm == "group":
-            raise AudioError(
-                f"clips of {min(lengths)} and {max(lengths)} samples cannot share a batch of {self.name}, whose group norm "
-                "would hear the padding: give them one at a time, or of equal length."
-            )
+        if self.hf.config.feat_extract_norm == "group":
+            check_lengths(sounds, self.name, "group norm")
         batch = self.feature_extractor(
             sounds, sampling_rate=self.rate, padding=True, return_attention_mask=len(lengths) > 1, return_tensors="pt"
         )

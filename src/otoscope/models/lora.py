@@ -1,0 +1,62 @@
+"""Models with LoRA layers: the layers stay in force inside the model, and otoscope reads the model around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from otoscope.errors import ModelError
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The transformers model in a ``peft.PeftModel``, its LoRA layers in place; any other model as it is.
+
+    Raises:
+        ModelError: what peft adds are no layers but a prompt, whose tokens would shift every position.
+    """
+    if not hasattr(model, "get_base_model"):
+        return model
+    inner = model.get_base_model()  # type: ignore[operator]
+    if inner is model.base_model:
+        raise ModelError(
+            f"the adapter on {type(inner).__name__} is a learned prompt, which otoscope cannot read: expected LoRA layers."
+        )
+    return inner
+
+
+def find(adapter: str | Path, model_folder: Path) -> str:
+    """Where the files of a LoRA are: a folder, one of those beside the model's weights (``adapters/NAME``), or a hub id.
+
+    Raises:
+        ModelError: the folder holds no adapter, or the name is neither a folder nor a hub id.
+    """
+    for folder in (Path(adapter).expanduser(), model_folder / "adapters" / str(adapter)):
+        if (folder / "adapter_config.json").is_file():
+            return str(folder)
+        if folder.is_dir():
+            raise ModelError(f"'{folder}' has no adapter_config.json, so it is not a LoRA that peft has saved.")
+    if str(adapter).count("/") == 1 and not str(adapter).startswith((".", "~", "/")):
+        return str(adapter)
+    beside = sorted(path.parent.name for path in model_folder.glob("adapters/*/adapter_config.json"))
+    known = f"; this model comes with {', '.join(beside)}" if beside else ""
+    raise ModelError(f"there is no adapter '{adapter}': expected a folder that peft has saved, or a hub id{known}.")
+
+
+def wrap(hf: Any, adapter: str | Path, model_folder: Path, *, offline: bool = False) -> Any:
+    """``hf`` with the LoRA layers of ``adapter`` (see :func:`find`), as a ``peft.PeftModel`` for inference.
+
+    Raises:
+        ModelError: there is no such adapter, or it does not fit the model.
+    """
+    from peft import PeftModel
+
+    where = find(adapter, model_folder)
+    try:
+        return PeftModel.from_pretrained(hf, where, local_files_only=offline)
+    except Exception as error:
+        raise ModelError(
+            f"the adapter '{adapter}' cannot be put on this model ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:200]}): expected one that was trained on it."
+        ) from error
