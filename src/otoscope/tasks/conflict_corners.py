@@ -37,9 +37,10 @@ def usable(model: Model, task: ConflictTask) -> tuple[ConflictTask, tuple[Refuse
     """
     kept: list[ConflictItem] = []
     refused: list[Refused] = []
+    tokens: dict[str, tuple[int, ...]] = {}
     for item in task:
         try:
-            check_labels(model, item)
+            check_labels(model, item, tokens)
             _asked(model, item, CORNERS if "counterfactual" in item.clips else ("AA", "AB"))
             kept.append(item)
         except TaskError as error:
@@ -49,18 +50,25 @@ def usable(model: Model, task: ConflictTask) -> tuple[ConflictTask, tuple[Refuse
     return replace(task, items=tuple(kept)), tuple(refused)
 
 
-def check_labels(model: Model, item: ConflictItem) -> None:
+def check_labels(model: Model, item: ConflictItem, tokens: dict[str, tuple[int, ...]] | None = None) -> None:
     """Refuse an item two of whose labels begin with the same token: the first token would not tell them apart.
+
+    Args:
+        model: whose tokens they are.
+        item: its labels.
+        tokens: labels whose tokens are known, filled here; for many items with the same options.
 
     Raises:
         TaskError: the sentence names the labels and the model.
     """
     first: dict[int, str] = {}
+    known = {} if tokens is None else tokens
     for label in item.labels:
-        tokens = model.label_tokens(label)
-        if not tokens:
+        if label not in known:
+            known[label] = model.label_tokens(label)
+        if not known[label]:
             raise TaskError(f"The label '{label}' of item '{item.id}' has no tokens in {model.name}; leave it out.")
-        if (other := first.setdefault(tokens[0], label)) != label:
+        if (other := first.setdefault(known[label][0], label)) != label:
             raise TaskError(
                 f"'{other}' and '{label}' of item '{item.id}' begin with the same token in {model.name}, so its first token "
                 "cannot tell them apart: choose labels that begin differently."
