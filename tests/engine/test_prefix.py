@@ -52,6 +52,7 @@ def questions(model):
                 yield Patch(f"decoder.{layer}.z", positions=positions, donor=donor, heads=(1, 2))
                 yield Patch(f"decoder.{layer}.resid_pre", positions=positions, donor=donor, neurons=(0, 5))
         yield Patch(f"decoder.{layer}.resid_pre", positions=(3, 4, 5, 6), value=torch.ones(1, N, 24))
+        yield Patch(f"decoder.{layer}.resid_pre", positions=(3, 4, 5, 6), value=torch.ones(1, 4, 24))
 
 
 def agree(model, inputs, patches, reads, dtype=torch.float32):

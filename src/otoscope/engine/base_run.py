@@ -30,6 +30,9 @@ _ALSO = {
     "mlp_out": ("resid_mid",),
 }
 
+#: what an audio-LLM's language model reads: text, and the sound among it
+_READS = Site("decoder", 0, "resid_pre")
+
 
 def crosses(adapter: Adapter) -> bool:
     """Whether the last stack attends to the encoder (Whisper); an audio-LLM reads the sound among its tokens instead."""
@@ -74,6 +77,11 @@ class BaseRun:
             wanted |= {Site(site.stack, site.layer, point) for point in _ALSO.get(site.point, ())}
         if crosses(adapter):
             wanted.add(Site("encoder", adapter.stacks["encoder"].n_layers - 1, "resid_post"))
+        if adapter.listens_and_reads:
+            # where the tower is patched, the language model is replayed from its first layer
+            n = 1 if all(s.stack == last for s in sites) else adapter.stacks[last].n_layers
+            wanted |= {Site(last, layer, "resid_pre") for layer in range(n)}
+        wanted = {site for site in wanted if site.point in adapter.stacks[site.stack].points}
         inputs = Inputs.stack([base, *donors])
         with fast_linears(adapter.hf):
             cache = capture_until(adapter, inputs, list(wanted))
@@ -120,13 +128,12 @@ class BaseRun:
         tokens = self.inputs.tokens
         if tokens is None:
             return (0,) * (self.inputs.batch - 1)
-        reads = Site("decoder", 0, "resid_pre")
         found = []
         for donor in range(self.inputs.batch - 1):
             if self.same_sound(donor):
                 differs = tokens[donor + 1] != tokens[0]
-            elif self.closed(donor) and reads in self.cache:
-                differs = (self.cache[reads][donor + 1] != self.cache[reads][0]).any(-1)
+            elif self.closed(donor) and _READS in self.cache:
+                differs = (self.cache[_READS][donor + 1] != self.cache[_READS][0]).any(-1)
             else:
                 differs = torch.ones_like(tokens[0], dtype=torch.bool)
             found.append(int(differs.int().argmax()) if differs.any() else len(differs))

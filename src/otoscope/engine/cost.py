@@ -40,8 +40,9 @@ class Cost:
         )
 
 
-def layer_flop(spec: StackSpec, queries: int, keys: int, gated: bool) -> float:
-    """Operations of one layer: projections, MLP, attention."""
+def layer_flop(spec: StackSpec, queries: int, keys: int) -> float:
+    """Operations of one layer: projections, MLP (gated in language models), attention."""
+    gated = spec.causal and "cross_z" not in spec.points
     d, inner = spec.d_model, spec.n_heads * spec.d_head
     kv = (spec.n_kv_heads or spec.n_heads) * spec.d_head
     mlp = (3 if gated else 2) * d * spec.d_mlp
@@ -49,18 +50,17 @@ def layer_flop(spec: StackSpec, queries: int, keys: int, gated: bool) -> float:
 
 
 def estimate(adapter: Adapter, rows: Sequence[Row], n_patches: int, lengths: dict[str, int]) -> Cost:
-    """Cost of replaying ``rows``; ``lengths`` gives positions per stack."""
-    gated = adapter.family == "language"
+    """Cost of replaying ``rows``; ``lengths`` gives positions per stack that is computed."""
     full: dict[str, float] = {
-        s.name: s.n_layers * layer_flop(s, lengths[s.name], lengths[s.name], gated)
+        s.name: s.n_layers * layer_flop(s, lengths[s.name], lengths[s.name])
         for s in adapter.stacks.values()
         if s.n_heads and s.name in lengths
     }
     flop = 0.0
     for row in rows:
         spec, n = adapter.stacks[row.stack], lengths[row.stack]
-        flop += (spec.n_layers - row.layer) * layer_flop(spec, n - row.first, n, gated)
-        if row.stack == "encoder" and "decoder" in full:
+        flop += (spec.n_layers - row.layer) * layer_flop(spec, n - row.first, n)
+        if row.stack != "decoder" and "decoder" in full:
             flop += full["decoder"]
     naive = sum(full.values()) * n_patches
     return Cost(n_patches, len(rows), flop / 1e12, naive / 1e12, flop / _speed(adapter.device.type))

@@ -3,12 +3,13 @@
 Rows (patched runs) enter a stack at their layer and share the batch from there on. In a causal stack, positions that
 equal those of a plain run are not computed: their keys and values come from there. In the last layer, only the read
 positions are computed. The decoder of a row whose encoder was patched attends to that row's own frames without forming
-their keys and values.
+their keys and values. Where a row's tower was patched, an audio-LLM's decoder starts at the first position of the sound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -48,18 +49,19 @@ class Replay:
         at = torch.tensor([row.positions for row in rows], device=self.adapter.device)
         axis = 2 if site.point in PATTERN_POINTS else 1
         base_value = self.run.value(site)
+        n = base_value.shape[axis]
         base_here = _gather(base_value.expand(len(rows), *base_value.shape[1:]), at, axis)
         merged = []
         for i, row in enumerate(rows):
             given = row.patch.value
-            source = self.run.cache[site][row.patch.donor + 1 :][:1] if given is None else given.to(base_value)
+            source = self.run.value(site, row.patch.donor + 1) if given is None else given.to(base_value)
             if source.shape[axis] == 1 and base_value.shape[axis] != 1:
                 source = source.expand_as(base_value)
-            new = (
-                source
-                if source.shape[axis] == at.shape[1] != base_value.shape[axis]
-                else _gather(source, at[i : i + 1], axis)
-            )
+            here = at[i : i + 1]
+            if row.patch.positions is not None and source.shape[axis] == len(row.patch.positions) != n:
+                # a value for the patched positions only
+                here = torch.tensor([[row.patch.positions.index(p) for p in row.positions]], device=at.device)
+            new = _gather(source, here, axis)
             heads, neurons = row.patch.parts()
             merged.append(merge(base_here[i : i + 1], new, heads, neurons, 1 if axis == 2 else 2))
         return self._finish_layer(site, torch.cat(merged), at)
@@ -125,14 +127,16 @@ class Replay:
 
         ``seen`` is shown the rows' states at the end of their stack.
         """
-        stack = rows[0].stack
-        end = self._run_stack(stack, rows)
-        if seen is not None:
-            seen(end)
-        if stack != self.adapter.order[-1]:
-            end = self._decode(self.adapter.final(stack, end))
+        stack, last = rows[0].stack, self.adapter.order[-1]
+        if stack != last and self.adapter.listens_and_reads:
+            end = self.adapter.final(last, self._read(rows, self._listen(stack, rows, seen)))
         else:
+            end = self._run_stack(stack, rows)
+            if seen is not None:
+                seen(end)
             end = self.adapter.final(stack, end)
+            if stack != last:
+                end = self._decode(end)
         vocab = self.run.reading.vocab
         return self.adapter.unembed(end, None if vocab is None else torch.tensor(vocab, device=end.device))
 
@@ -177,6 +181,11 @@ class Replay:
             x = self._with_earlier(stack, x, first, source)
         return x
 
+    def _stop(self, stack: str) -> int | None:
+        """Where computing ends: a causal stack that feeds the head needs nothing after the last read position."""
+        spec = self.adapter.stacks[stack]
+        return max(self.run.reading.positions) + 1 if spec.causal and stack == self.adapter.order[-1] else None
+
     def _read_from(self, first: int) -> list[int]:
         return [p for p in self.run.reading.positions if p >= first]
 
@@ -189,7 +198,7 @@ class Replay:
         return torch.cat((plain.expand(len(x), -1, -1), x), 1)
 
     def _enter(self, stack: str, layer: int, rows: Sequence[Row], first: int) -> Float[Tensor, "row suffix d_model"]:
-        base = self.run.stream(stack, layer)[:, first:]
+        base = self.run.stream(stack, layer)[:, first : self._stop(stack)]
         x = base.repeat(len(rows), 1, 1)
         groups: dict[tuple[Site, int], list[int]] = {}
         for i, row in enumerate(rows):
@@ -243,6 +252,58 @@ class Replay:
                 return None
             outputs.append(output)
         return torch.stack(outputs)
+
+    # -- rows whose audio tower was patched, in an audio-LLM -------------------------------------------------------
+
+    def _listen(
+        self, stack: str, rows: Sequence[Row], seen: Callable[[Tensor], None] | None
+    ) -> Float[Tensor, "row pos d_model"]:
+        """What the language model reads when each row's tower is patched; ``seen`` is shown the end of ``stack``."""
+        adapter: Any = self.adapter
+        tokens = self.run.inputs.tokens
+        assert tokens is not None
+        n = adapter.stacks["connector"].n_layers
+        if stack == "connector" and all(row.layer == n or n == 1 for row in rows):
+            entered = [self._enter(stack, row.layer, [row], 0) for row in rows]
+            end = frames = torch.cat([x if row.layer == n else adapter.connect(x) for row, x in zip(rows, entered)])
+        elif stack == "encoder" and self.blocks(stack):
+            end = self._run_stack(stack, rows)
+            frames = adapter.connect(adapter.final(stack, end))
+        else:
+            return self._listen_by_hooks(stack, rows, seen)
+        if seen is not None:
+            seen(end)
+        return adapter.embed(tokens[:1].expand(len(rows), -1), frames)
+
+    def _listen_by_hooks(self, stack: str, rows: Sequence[Row], seen: Callable[[Tensor], None] | None) -> Tensor:
+        """The same through the transformers model, for towers whose layers are not built as ours."""
+        end, target = (
+            Site(stack, self.adapter.stacks[stack].n_layers - 1, "resid_post"),
+            Site("decoder", 0, "resid_pre"),
+        )
+        caches = []
+        for row in rows:
+            changes = [row.patch.intervention(self.run.value(row.site, row.patch.donor + 1))]
+            caches.append(capture_until(self.adapter, self.run.inputs.item(0), [end, target], changes))
+        if seen is not None:
+            seen(torch.cat([cache[end] for cache in caches]))
+        return torch.cat([cache[target] for cache in caches])
+
+    def _read(self, rows: Sequence[Row], heard: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row read d_model"]:
+        """The language model on what each row heard; positions before the first that differs are the base run's."""
+        stack, stop = "decoder", max(self.run.reading.positions) + 1
+        differs = (heard != self.run.stream(stack, 0)).any(-1).any(0)[:stop]
+        if not differs.any():
+            return self.end_of(0).expand(len(rows), -1, -1)
+        first = int(differs.int().argmax())
+        site, positions = Site(stack, 0, "resid_pre"), tuple(range(first, stop))
+        readers = [Row(row.patch, site, stack, 0, positions, first) for row in rows]
+        self._entering |= dict(zip(readers, heard[:, first:stop]))
+        try:
+            return self._run_stack(stack, readers)
+        finally:
+            for reader in readers:
+                del self._entering[reader]
 
     # -- decoder of rows whose encoder was patched -----------------------------------------------------------------
 
@@ -303,7 +364,7 @@ class Replay:
     def blocks(self, stack: str) -> list[Block]:
         """Layers of a stack, built once."""
         if stack not in self._blocks:
-            self._blocks[stack] = self.adapter.blocks(stack)
+            self._blocks[stack] = self.adapter.blocks(stack, self.run.inputs.item(0))
         return self._blocks[stack]
 
 

@@ -68,8 +68,8 @@ def plan(run: BaseRun, patch: Patch) -> Row | int:
         stop = n if like_donor.all() else int(like_donor.argmin())
         if stop > first:
             first, source = stop, patch.donor + 1
-    if site.stack == run.adapter.order[-1] and first > max(run.reading.positions):
+    stop = max(run.reading.positions) + 1 if site.stack == run.adapter.order[-1] else n
+    if first >= stop:
         return source
-    return Row(
-        patch, site, site.stack, layer, tuple(p for p in np.flatnonzero(patched).tolist() if p >= first), first, source
-    )
+    positions = tuple(p for p in np.flatnonzero(patched).tolist() if first <= p < stop)
+    return Row(patch, site, site.stack, layer, positions, first, source)

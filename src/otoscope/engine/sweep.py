@@ -118,6 +118,10 @@ def sweep(
         if not 0 <= patch.donor < len(donors):
             raise SiteError(f"patch of '{patch.site}' names donor {patch.donor}, but {len(donors)} were given.")
         patch.checked(adapter.stacks, 10**9, adapter.name)
+        if adapter.listens_and_reads and base.features is None and Site.parse(patch.site).stack != adapter.order[-1]:
+            raise SiteError(
+                f"'{patch.site}' cannot be patched without a sound: give one, or patch a site of the decoder."
+            )
     reading = Reading.of(metrics, _n_outputs(adapter, base), adapter.n_outputs)
     run = BaseRun.of(adapter, base, donors, patches, reading)
     for patch in patches:
@@ -128,7 +132,7 @@ def sweep(
     # the oracle trusts no plan: every patch is a whole forward of its own
     planned = [None if method == "naive" else plan(run, p) for p in patches]
     rows = {i: row for i, row in enumerate(planned) if isinstance(row, Row)}
-    lengths = {s: run.stream(s, adapter.stacks[s].n_layers).shape[1] for s in _stacks_of(run)}
+    lengths = _lengths(run)
     cost = estimate(adapter, list(rows.values()), len(patches), lengths)
     if announce:
         announce(cost)
@@ -192,10 +196,16 @@ def _n_outputs(adapter: Adapter, base: Inputs) -> int:
     return adapter.clock("encoder", base.n_samples[0]).n_frames
 
 
-def _stacks_of(run: BaseRun) -> list[str]:
-    return [
-        name for name, spec in run.adapter.stacks.items() if Site(name, spec.n_layers - 1, "resid_post") in run.cache
-    ]
+def _lengths(run: BaseRun) -> dict[str, int]:
+    """Positions of every stack that a plain run computes, also of those that nothing was captured of."""
+    lengths = {}
+    for name, spec in run.adapter.stacks.items():
+        end = Site(name, spec.n_layers - 1, "resid_post")
+        if end in run.cache:
+            lengths[name] = run.n_positions(end)
+        elif spec.frame_rate and run.inputs.features is not None:
+            lengths[name] = run.adapter.clock(name, run.inputs.n_samples[0]).n_frames
+    return lengths
 
 
 def _chunks(adapter: Adapter, rows: dict[int, Row], lengths: dict[str, int], memory_gb: float) -> list[list[int]]:
@@ -207,9 +217,11 @@ def _chunks(adapter: Adapter, rows: dict[int, Row], lengths: dict[str, int], mem
     chunks = []
     for (stack, first, _), members in groups.items():
         spec, n = adapter.stacks[stack], lengths[stack]
-        per_token = size * (8 * spec.d_model + 3 * spec.d_mlp)
         scores = size * spec.n_heads * n * n if not spec.causal and adapter.family == "wavlm" else 0
-        per_row = (n - first) * per_token + scores
+        per_row = size * (n - first) * (8 * spec.d_model + 3 * spec.d_mlp) + scores
+        if stack != adapter.order[-1] and adapter.listens_and_reads:
+            reader = adapter.stacks[adapter.order[-1]]
+            per_row += size * lengths[reader.name] * (8 * reader.d_model + 3 * reader.d_mlp)
         most = max(1, int(memory_gb * 1e9 / max(per_row, 1)))
         members.sort(key=lambda i: rows[i].layer)
         chunks += [members[a : a + most] for a in range(0, len(members), most)]
