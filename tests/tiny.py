@@ -109,31 +109,43 @@ _TOWER = {
 }  # fmt: skip
 
 
-def _audio_llm(adapter: type, cls: type, config: object, mark: str = "<|AUDIO|>") -> Adapter:
-    """Any of the families whose processor is Whisper's spectrogram and a tokenizer; the placeholder is token 3."""
-    reader = tokenizer(f"<|audio_bos|>{mark}<|audio_eos|>\\n", mark, "<|audio_bos|>", "<|audio_eos|>")
+def _audio_llm(adapter: type, cls: type, config: object, *marks: str, between: str = "{}") -> Adapter:
+    """Any of the families that hear Whisper's spectrogram; the placeholder, their first mark, is token 3."""
+    reader = tokenizer(between.format(marks[0]), *marks)
     extractor = tf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     name = f"tiny-{adapter.family}"  # type: ignore[attr-defined]
     return adapter(cls(config), name, reader, extractor)
 
 
+#: how Qwen's templates write a sound
+_QWEN = {"between": "<|audio_bos|>{}<|audio_eos|>\n"}
+_QWEN_MARKS = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+
+
 def _qwen2_audio() -> Adapter:
     tower, text = tf.Qwen2AudioEncoderConfig(**_TOWER), tf.Qwen2Config(**_TEXT)
     config = tf.Qwen2AudioConfig(audio_config=tower, text_config=text, audio_token_index=3)
-    return _audio_llm(Qwen2AudioAdapter, tf.Qwen2AudioForConditionalGeneration, config)
+    return _audio_llm(Qwen2AudioAdapter, tf.Qwen2AudioForConditionalGeneration, config, *_QWEN_MARKS, **_QWEN)
 
 
 def _flamingo(adapter: type, cls: type, config: type, **extra: object) -> Adapter:
     tower, text = tf.AudioFlamingo3EncoderConfig(**_TOWER), tf.Qwen2Config(**_TEXT)
     made = config(audio_config=tower, text_config=text, audio_token_id=3, **extra)
-    return _audio_llm(adapter, cls, made, "<sound>")
+    return _audio_llm(adapter, cls, made, "<sound>", "<|sound_bos|>", "<|sound_eos|>")
 
 
 def _voxtral() -> Adapter:
     # the connector takes its width from the tower's feed-forward, which is four times the frame's
     tower = tf.VoxtralEncoderConfig(**{**_TOWER, "max_source_positions": 48, "encoder_ffn_dim": 64})
     config = tf.VoxtralConfig(audio_config=tower, text_config=tf.LlamaConfig(**_TEXT), audio_token_id=3)
-    return _audio_llm(VoxtralAdapter, tf.VoxtralForConditionalGeneration, config, "[AUDIO]")
+    return _audio_llm(
+        VoxtralAdapter,
+        tf.VoxtralForConditionalGeneration,
+        config,
+        "[AUDIO]",
+        "[BEGIN_AUDIO]",
+        between="[BEGIN_AUDIO]{}",
+    )
 
 
 def _omni() -> Adapter:
@@ -144,7 +156,7 @@ def _omni() -> Adapter:
         audio_config=tower, vision_config=vision, text_config={**_TEXT, "rope_parameters": rope}, audio_token_id=3,
         image_token_id=318, video_token_id=319, vision_start_token_id=317, audio_start_token_id=4,
     )  # fmt: skip
-    return _audio_llm(Qwen25OmniAdapter, tf.Qwen2_5OmniThinkerForConditionalGeneration, config)
+    return _audio_llm(Qwen25OmniAdapter, tf.Qwen2_5OmniThinkerForConditionalGeneration, config, *_QWEN_MARKS, **_QWEN)
 
 
 def _granite_speech() -> Adapter:
@@ -163,6 +175,15 @@ def _granite_speech() -> Adapter:
     return GraniteSpeechAdapter(tf.GraniteSpeechForConditionalGeneration(config), "tiny-granite_speech", reader)
 
 
+#: audio-LLM -> the library's name for the mask of its mel frames
+AUDIO_LLM = {
+    "qwen2_audio": "feature_attention_mask",
+    "audioflamingo3": "input_features_mask",
+    "musicflamingo": "input_features_mask",
+    "voxtral": None,
+    "qwen2_5_omni_thinker": "feature_attention_mask",
+    "granite_speech": None,
+}
 FAMILIES |= {
     "qwen2_audio": _qwen2_audio,
     "audioflamingo3": lambda: _flamingo(

@@ -12,18 +12,9 @@ from otoscope.engine.intervene import Intervention
 from otoscope.errors import AudioError, ModelError
 from otoscope.models.inputs import Inputs
 from otoscope.models.site import PATTERN_POINTS, Site
-from tests.tiny import FAMILIES, build, pair, sound
+from tests.tiny import AUDIO_LLM, FAMILIES, build, pair, sound
 
 LANGUAGE = ["llama", "qwen2", "qwen3"]
-#: audio-LLM -> the library's name for the mask of its mel frames
-AUDIO_LLM = {
-    "qwen2_audio": "feature_attention_mask",
-    "audioflamingo3": "input_features_mask",
-    "musicflamingo": "input_features_mask",
-    "voxtral": None,
-    "qwen2_5_omni_thinker": "feature_attention_mask",
-    "granite_speech": None,
-}
 SPEECH = [f for f in FAMILIES if f not in ("whisper", *LANGUAGE, *AUDIO_LLM)]
 
 

@@ -135,7 +135,7 @@ class Model:
         return made.with_tokens(tokens if isinstance(tokens, Tensor) else list(tokens))
 
     def ask(
-        self, clip: Clip | None, question: str, context: str = "", answer: str = "", *, system: str | None = None
+        self, clip: Clip | None, question: str = "", context: str = "", answer: str = "", *, system: str | None = None
     ) -> Asked:
         """One question about a sound, and which decoder positions hold its audio, context, question and answer.
 
@@ -211,6 +211,8 @@ class Model:
             if self.family == "whisper":
                 if not options.get("return_timestamps"):
                     options.setdefault("suppress_tokens", suppressed_tokens(self.hf))
+                if len(before := self.adapter.preceding(inputs)):  # type: ignore[attr-defined]
+                    options.setdefault("prompt_ids", before)
                 out = self.hf.generate(input_features=inputs.features, **options)
             elif isinstance(self.adapter, AudioLLMAdapter):
                 out = self.hf.generate(**self.adapter.arguments(inputs), **options)

@@ -163,7 +163,7 @@ class Adapter(ABC):
     # -- prompts ---------------------------------------------------------------------------------------------------
 
     def ask(
-        self, clip: Clip | None, question: str, context: str = "", answer: str = "", *, system: str | None = None
+        self, clip: Clip | None, question: str = "", context: str = "", answer: str = "", *, system: str | None = None
     ) -> Asked:
         """A question about a sound, after a context in words.
 
@@ -171,6 +171,17 @@ class Adapter(ABC):
             ModelError: the model cannot be asked.
         """
         raise ModelError(f"{self.name} cannot be asked: expected an audio-LLM or a Whisper.")
+
+    @property
+    def _reader(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            ModelError: there is none.
+        """
+        if self.tokenizer is None:
+            raise ModelError(f"{self.name} has no tokenizer beside its weights, so it cannot be asked: give tokens.")
+        return self.tokenizer
 
     def label_tokens(self, label: str) -> tuple[int, ...]:
         """Tokens of a label as the answer right after the prompt.

@@ -23,7 +23,12 @@ class MusicFlamingoAdapter(AudioFlamingo3Adapter):
     """Any ``MusicFlamingoForConditionalGeneration``."""
 
     family = "musicflamingo"
-    plain = ("<|sound_bos|>", "<|sound_eos|>", "\n")
+    #: which its processor, not its chat template, puts around a sound
+    bounds = ("<|sound_bos|>", "<|sound_eos|>")
+
+    def expanded(self, sign: str, n_audio: int) -> str:
+        start, end = (self._known(mark) for mark in self.bounds)
+        return start + super().expanded(sign, n_audio) + end
 
     def final(self, stack: str, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         from transformers.models.musicflamingo.modeling_musicflamingo import apply_rotary_time_emb

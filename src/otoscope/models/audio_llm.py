@@ -232,7 +232,7 @@ class AudioLLMAdapter(Adapter):
     # -- prompts -----------------------------------------------------------------------------------------------------
 
     def ask(
-        self, clip: Clip | None, question: str, context: str = "", answer: str = "", *, system: str | None = None
+        self, clip: Clip | None, question: str = "", context: str = "", answer: str = "", *, system: str | None = None
     ) -> Asked:
         """A question about a sound, with what was said before it.
 
@@ -249,50 +249,59 @@ class AudioLLMAdapter(Adapter):
         context, question = context.strip(), question.strip()
         made = self.features([clip]) if clip is not None else Inputs()
         n_audio = self.audio_tokens(made.n_samples[0]) if clip is not None else 0
-        text = self._written(prompt.words(context, question), n_audio, system)
+        written = self._written(prompt.words(context, question), clip is not None, system)
+        text = written.replace(self._sign, self.expanded(self._sign, n_audio)) if clip is not None else written
         tokens, offsets = prompt.encode(self._reader, text)
         found = prompt.groups(offsets, prompt.spans(text, context, question))
         given = self.label_tokens(answer) if answer else ()
         last = len(tokens) - 1
         found["audio"] = tuple(i for i, token in enumerate(tokens) if token == self.audio_token)
         found["answer"] = tuple(range(last, last + max(1, len(given))))
-        self._compare(clip, text, tokens, n_audio)
+        if clip is not None:
+            self._compare(clip, written, tokens)
         return Asked(made.with_tokens([*tokens, *given]), found, text + answer)
 
     def label_tokens(self, label: str) -> tuple[int, ...]:
         """Tokens of a label as the answer right after the prompt."""
-        return prompt.continuation(self._reader, self._written("?", 0, None), label)
+        return prompt.continuation(self._reader, self._written("?", False, None), label)
 
     @property
-    def _reader(self) -> Any:
-        if self.tokenizer is None:
-            raise ModelError(f"{self.name} has no tokenizer beside its weights, so it cannot be asked: give tokens.")
-        return self.tokenizer
+    def _sign(self) -> str:
+        """The placeholder as text."""
+        return self._reader.convert_ids_to_tokens(self.audio_token)
 
-    def _written(self, body: str, n_audio: int, system: str | None) -> str:
-        """The prompt as the template writes it, with one placeholder per audio position."""
+    def expanded(self, sign: str, n_audio: int) -> str:
+        """What a processor makes of the placeholder: one for each audio position."""
+        return sign * n_audio
+
+    def _written(self, body: str, sound: bool, system: str | None) -> str:
+        """The prompt as the template writes it, with one placeholder for the whole sound."""
         reader = self._reader
-        sign = reader.convert_ids_to_tokens(self.audio_token)
         template = getattr(self.processor, "chat_template", None) or getattr(reader, "chat_template", None)
-        parts = {"body": body} | ({"audio": sign} if n_audio else {}) | ({"system": system} if system else {})
-        known = set(reader.get_vocab())
+        parts = {"body": body} | ({"audio": self._sign} if sound else {}) | ({"system": system} if system else {})
+        if self._sign in body:
+            raise ModelError(f"the context or question holds {self._sign}, which stands for the sound: leave it out.")
         before, after, end = self.plain
-        ends = (before if before in known else "", after if after in known else "", end)
-        return prompt.render(template, reader, parts, ends).replace(sign, sign * n_audio)
+        return prompt.render(template, reader, parts, (self._known(before), self._known(after), end))
 
-    def _compare(self, clip: Clip | None, text: str, tokens: list[int], n_audio: int) -> None:
-        """Ask the family's own processor for the same prompt, so that we never write another."""
-        if self.processor is None or clip is None:
-            return
-        sign = self._reader.convert_ids_to_tokens(self.audio_token)
-        theirs = self.processor(
-            text=[text.replace(sign * n_audio, sign)],
-            audio=[np.asarray(check_rate([clip], self.rate)[0].samples)],
-            sampling_rate=self.rate,
-            return_tensors="pt",
-        ).input_ids[0].tolist()  # fmt: skip
-        if theirs != tokens:
+    def _known(self, mark: str) -> str:
+        """A special token that the tokenizer has, or nothing."""
+        found = self._reader.convert_tokens_to_ids(mark) if mark else None
+        return "" if found is None or found == self._reader.unk_token_id else mark
+
+    def _compare(self, clip: Clip, written: str, tokens: list[int]) -> None:
+        """Have the family's own processor make the tokens too, so that we never use others than it would."""
+        theirs = self._processed(clip, written)
+        if theirs is not None and theirs != tokens:
             raise ModelError(
-                f"the processor of {self.name} makes {len(theirs)} tokens of this prompt and its tokenizer {len(tokens)}: "
-                "the two do not belong together; fetch the model again."
+                f"the processor of {self.name} makes {len(theirs)} tokens of this prompt, which are not the "
+                f"{len(tokens)} of its tokenizer: the two do not belong together; fetch the model again."
             )
+
+    def _processed(self, clip: Clip, written: str) -> list[int] | None:
+        """The tokens that the family's own processor makes of the prompt; None without one."""
+        if self.processor is None:
+            return None
+        sound = np.asarray(check_rate([clip], self.rate)[0].samples)
+        made = self.processor(text=[written], audio=[sound], sampling_rate=self.rate, return_tensors="pt")
+        return made.input_ids[0].tolist()

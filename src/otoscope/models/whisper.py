@@ -17,10 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from otoscope.audio.clip import Clip
+from otoscope.errors import ModelError
 from otoscope.models.adapter import Adapter, check_rate, linear_rows
 from otoscope.models.block import Block
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
+from otoscope.models.prompt import Asked
 from otoscope.models.site import Site, StackSpec
 from otoscope.models.taps import Tap
 from otoscope.models.whisper_layers import WhisperLayers, mel_clock
@@ -91,3 +93,58 @@ class WhisperAdapter(Adapter):
             start += [g.lang_to_id[f"<|{language}|>"], g.task_to_id["transcribe"]]
         no_timestamps = getattr(g, "no_timestamps_token_id", None)
         return start if no_timestamps is None else [*start, no_timestamps]
+
+    def ask(
+        self, clip: Clip | None, question: str = "", context: str = "", answer: str = "", *, system: str | None = None
+    ) -> Asked:
+        """A sound with a text before it: ``<|startofprev|> context <|startoftranscript|> ...``, as Whisper was trained.
+
+        Groups: ``context`` are the previous text's tokens, ``question`` those of the prompt after it but the last,
+        ``answer`` the last one (and those of an answer); ``audio`` is empty, since the decoder attends to the sound.
+
+        Args:
+            clip: the sound.
+            question: must be empty, since Whisper does nothing but transcribe.
+            context: the preceding text; empty for none.
+            answer: a transcript to be scored.
+            system: must be None.
+
+        Raises:
+            ModelError: there is no sound or no tokenizer, something is asked, or the context is too long.
+        """
+        if clip is None or question or system:
+            raise ModelError(
+                f"{self.name} only transcribes: give it a sound and perhaps a context, but no question and no instructions."
+            )
+        before = self._previous(context.strip()) if context.strip() else []
+        tokens, given = [*before, *self.prompt()], self.label_tokens(answer) if answer else ()
+        last, most = len(tokens) - 1, self.hf.config.max_target_positions
+        if len(tokens) + len(given) > most:
+            raise ModelError(
+                f"{len(tokens) + len(given)} tokens are more than the {most} that {self.name} reads: shorten the context."
+            )
+        found = {
+            "audio": (),
+            "context": tuple(range(1, len(before))),
+            "question": tuple(range(len(before), last)),
+            "answer": tuple(range(last, last + max(1, len(given)))),
+        }
+        inputs = self.features([clip]).with_tokens([*tokens, *given])
+        return Asked(inputs, found, self._reader.decode([*tokens, *given]))
+
+    def _previous(self, text: str) -> list[int]:
+        """The tokens of a preceding text."""
+        mark = self._reader.convert_tokens_to_ids("<|startofprev|>")
+        if mark is None or mark == self._reader.unk_token_id:
+            raise ModelError(f"{self.name} knows no preceding text: its tokenizer lacks <|startofprev|>.")
+        return [mark, *self.label_tokens(text)]
+
+    def preceding(self, inputs: Inputs) -> Int[Tensor, " previous"]:
+        """The tokens of the preceding text that the first item has, its mark included; none where it has no such text."""
+        tokens = inputs.tokens[0] if inputs.tokens is not None else torch.zeros(0, dtype=torch.long)
+        starts = (tokens == self.hf.config.decoder_start_token_id).nonzero().flatten()
+        return tokens[: int(starts[0])] if len(starts) else tokens[:0]
+
+    def label_tokens(self, label: str) -> tuple[int, ...]:
+        """Tokens of a label right after the prompt, where Whisper writes a space before every word."""
+        return tuple(self._reader(" " + label.strip(), add_special_tokens=False).input_ids)
