@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench truth docs wheel clean
+.PHONY: demo test check bench truth docs wheel mini clean
 
 demo: $(READY)
 	$(BIN)/otoscope demo --out runs/demo
@@ -30,6 +30,10 @@ docs: $(READY)
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
+
+mini: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --requirement recipes/mini_qwen2_audio/requirements.txt
+	$(BIN)/python recipes/mini_qwen2_audio/train.py --data ../shared/data --work runs/mini
 
 # torch is named first, so that its CPU build is taken wherever the pinned version has one at hand
 $(READY): pyproject.toml constraints.txt

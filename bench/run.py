@@ -29,7 +29,9 @@ BENCH, ROOT = environment.BENCH, environment.ROOT
 CACHE = BENCH / ".cache"
 THREADS = 2
 SWEEPS = {"E": "whisper-tiny.en", "D": "whisper-tiny.en"} | dict.fromkeys(("L", "L0", "H"), "smollm2-135m-instruct")
-WORKLOADS = (*SWEEPS, "trace", "import")
+WORKLOADS = (*SWEEPS, "gc", "trace", "import")
+#: items of the grounding study that are timed (and, in a quick look, how many)
+GC_ITEMS, GC_QUICK = 4, 1
 PEERS = ("naive", "nnsight", "nnsight+prefix")
 #: (layers, patches per layer; None: all) that a peer measures; what is not named here it measures whole
 SUBSETS = {
@@ -49,6 +51,7 @@ BARS = {
     "L": {"naive": 8, "nnsight": 1.9},
     "L0": {"naive": 30, "nnsight": 7},
     "H": {"naive": 80, "nnsight": 25},
+    "gc": {"naive": 8},
     "trace": {"plain": 1 / 1.10},
 }
 IMPORT_BAR_S = 1.0
@@ -165,6 +168,15 @@ def importing(python: Path) -> dict:
     return _entry("import", {"ours": seconds}, None) | {"detail": detail | _when()}
 
 
+def grounding(python: Path, repeats: int, quick: bool) -> dict:
+    """The grounding study, replayed and by naive hooks, in one process (see ``grounding.py``)."""
+    command = [python, BENCH / "grounding.py", GC_QUICK if quick else GC_ITEMS, repeats, THREADS]
+    done = subprocess.run([str(c) for c in command], check=True, stdout=subprocess.PIPE, text=True, env=_environ())
+    got = json.loads(done.stdout)
+    detail = {"items": got["items"], "exchanges": got["exchanges"], "seconds": got["seconds"]}
+    return _entry("gc", got["seconds"], got["max_abs_diff"]) | {"detail": detail | _when()}
+
+
 def _entry(name: str, seconds: dict[str, list[float]], diff: float | None) -> dict:
     medians = {tool: statistics.median(values) for tool, values in seconds.items()}
     ours = medians.pop("ours")
@@ -241,7 +253,7 @@ def main() -> int:
 
     python = environment.ensure()
     CACHE.mkdir(exist_ok=True)
-    needed = {name: SWEEPS.get(name, SWEEPS["E"]) for name in args.workloads if name != "import"}
+    needed = {name: SWEEPS.get(name, SWEEPS["E"]) for name in args.workloads if name not in ("import", "gc")}
     models = sorted(set(needed.values()), reverse=True)
     folders = {}
     if models:
@@ -265,12 +277,15 @@ def main() -> int:
                 else:
                     results[name] = sweep(name, {t: workers[t] for t in tools}, repeats, args.quick)
                 _save(out, results)
+    if "gc" in args.workloads and not args.random:
+        results["gc"] = grounding(python, repeats, args.quick)
+        _save(out, results)
     if "import" in args.workloads:
         results["import"] = importing(python)
     results = {name: results[name] for name in WORKLOADS if name in results}
     _save(out, results)
     print(table(results))
-    failures = [phrase for name in args.workloads for phrase in missed(name, results[name])]
+    failures = [phrase for name in args.workloads if name in results for phrase in missed(name, results[name])]
     print("\n".join(["", *failures]) if failures else "\nevery bar is met")
     return 1 if failures and not trial else 0
 

@@ -8,8 +8,8 @@ from otoscope.cli.main import COMMANDS, run
 from otoscope.cli.usage import ABORT, USAGE, sentence
 
 ROWS = {
-    "unknown command": (["ptch"], "there is no command 'ptch' (did you mean 'patch'?): commands are demo, models"),
-    "unknown command, nothing near": (["zzzz"], "there is no command 'zzzz': commands are demo, models"),
+    "unknown command": (["ptch"], "there is no command 'ptch' (did you mean 'patch'?): commands are demo, listen"),
+    "unknown command, nothing near": (["zzzz"], "there is no command 'zzzz': commands are demo, listen"),
     "missing option": (["patch"], "otoscope patch needs --clean (the sound whose answer is to be explained)"),
     "missing argument": (["sites"], "otoscope sites needs MODEL (embedded name, Hugging Face id, or local folder)"),
     "unknown option": (["lens", "--modl", "m", "a.wav"], "lens has no option '--modl' (did you mean '--model'?)"),

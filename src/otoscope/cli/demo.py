@@ -1,4 +1,4 @@
-"""See the main job run: six spoken minimal pairs on the embedded Whisper, localised, with controls and a report.
+"""See the main jobs run on embedded models: does an audio-LLM listen or guess, and where does Whisper tell words apart?
 
 Example: otoscope demo --out runs/demo
 """
@@ -17,9 +17,13 @@ def command(
     from otoscope.studies.demo import demo
 
     start = time.perf_counter()
-    with progress("speaking the pairs") as bar:
+    with progress("speaking the words") as bar:
         done = demo(out, model, progress=bar, announce=bar.announce, notify=bar.say)
     if json:
         print_json(done.results)
         return
-    print_lines([*done.lines, f"\n{time.perf_counter() - start:.0f} s; open the report: {done.report}"])
+    print_lines(
+        ["Listen or guess", "", *done.listened.lines, "", "Where words are told apart", "", *done.patched.lines]
+    )
+    reports = [str(part.report) for part in (done.listened, done.patched) if part.report]
+    print_lines([f"\n{time.perf_counter() - start:.0f} s; open the reports: {', '.join(reports)}"])

@@ -17,6 +17,7 @@ from otoscope.errors import OtoscopeError
 #: subcommand -> module with a function ``command``; the order is that of the help
 COMMANDS = {
     "demo": "see the main job run on the embedded model",
+    "listen": "find out whether an audio-LLM listens or guesses",
     "models": "list what can be loaded here and now",
     "fetch": "download embedded weights ahead of time",
     "sites": "list the places inside a model",

