@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from otoscope.engine.capture import Cache, capture_until
+from otoscope.engine.capture import Cache
 from otoscope.engine.metrics import Reading
 from otoscope.engine.patch import Patch
+from otoscope.engine.plain import PlainRuns
 from otoscope.models.adapter import Adapter
 from otoscope.models.inputs import Inputs
-from otoscope.models.linear import fast_linears
 from otoscope.models.site import PATTERN_POINTS, Site
 
 #: what a layer's own computing after a patched point reads of the base run
@@ -60,9 +60,16 @@ class BaseRun:
 
     @classmethod
     def of(
-        cls, adapter: Adapter, base: Inputs, donors: Sequence[Inputs], patches: Sequence[Patch], reading: Reading
+        cls,
+        adapter: Adapter,
+        base: Inputs,
+        donors: Sequence[Inputs],
+        patches: Sequence[Patch],
+        reading: Reading,
+        plain: PlainRuns | None = None,
     ) -> BaseRun:
-        """Run base and donors together, once, and keep what replaying ``patches`` can need."""
+        """Run base and donors together, once, and keep what replaying ``patches`` can need; runs in ``plain`` are not run
+        again."""
         wanted: set[Site] = set()
         last = adapter.order[-1]
         sites = [Site.parse(p.site).whole for p in patches]
@@ -83,8 +90,7 @@ class BaseRun:
             wanted |= {Site(last, layer, "resid_pre") for layer in range(n)}
         wanted = {site for site in wanted if site.point in adapter.stacks[site.stack].points}
         inputs = Inputs.stack([base, *donors])
-        with fast_linears(adapter.hf):
-            cache = capture_until(adapter, inputs, list(wanted))
+        cache = (plain or PlainRuns()).values(adapter, [base, *donors], wanted)
         end = cache[Site(last, adapter.stacks[last].n_layers - 1, "resid_post")][:, list(reading.positions)]
         vocab = None if reading.vocab is None else torch.tensor(reading.vocab, device=end.device)
         with torch.no_grad():

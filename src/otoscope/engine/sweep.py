@@ -21,6 +21,7 @@ from otoscope.engine.cost import Cost, estimate
 from otoscope.engine.metrics import Metric, Reading
 from otoscope.engine.naive import naive_logits
 from otoscope.engine.patch import Patch
+from otoscope.engine.plain import PlainRuns
 from otoscope.engine.replay import Replay
 from otoscope.engine.row import Row, plan
 from otoscope.errors import SiteError
@@ -91,6 +92,7 @@ def sweep(
     progress: Callable[[int, int], None] | None = None,
     step: Step | None = None,
     observe: Observe | None = None,
+    plain: PlainRuns | None = None,
 ) -> SweepResult:
     """Answer every patch.
 
@@ -107,6 +109,7 @@ def sweep(
         step: keeps finished chunks, such as ``Run.step``; a sweep that was killed and is called again resumes.
         observe: shown every replayed row's states at the end of the stack that was patched; what it returns is kept in
             :attr:`SweepResult.observed` (replay only). A patch that makes the run the donor's shows the donor's.
+        plain: keeps the plain runs for further sweeps of the same inputs.
 
     Raises:
         SiteError, TaskError: a patch or metric names what is not there, or lengths differ.
@@ -123,7 +126,7 @@ def sweep(
                 f"'{patch.site}' cannot be patched without a sound: give one, or patch a site of the decoder."
             )
     reading = Reading.of(metrics, _n_outputs(adapter, base), adapter.n_outputs)
-    run = BaseRun.of(adapter, base, donors, patches, reading)
+    run = BaseRun.of(adapter, base, donors, patches, reading, plain)
     for patch in patches:
         patch.checked(adapter.stacks, run.n_positions(Site.parse(patch.site)), adapter.name)
 
@@ -138,12 +141,12 @@ def sweep(
         announce(cost)
 
     base_logits = run.logits[:1]
-    plain = reading.values(run.logits, base_logits, n_outputs)
+    unpatched = reading.values(run.logits, base_logits, n_outputs)
     result = SweepResult(
         patches,
-        {name: np.full(len(patches), np.nan) for name in plain},
-        {name: float(v[0]) for name, v in plain.items()},
-        {name: v[1:].double().cpu().numpy() for name, v in plain.items()},
+        {name: np.full(len(patches), np.nan) for name in unpatched},
+        {name: float(v[0]) for name, v in unpatched.items()},
+        {name: v[1:].double().cpu().numpy() for name, v in unpatched.items()},
         np.full((len(patches), *base_logits.shape[1:]), np.nan) if base_logits.shape[-1] <= 16 else None,
         cost,
         observed=np.full(len(patches), np.nan),
