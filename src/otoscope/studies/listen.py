@@ -171,20 +171,16 @@ def study(
 
 
 def das_layers(measured: Grounding, n: int) -> list[int]:
-    """``n`` layers: a third spread over the whole stack, the others where the effect of sound and text falls off.
+    """``n`` layers: a third spread over the whole stack, the others where the effect of sound and text changes most.
 
-    Most layers of a deep stack only pass the states on, and their coefficients differ by rounding. An order over layers is
-    seen where the effects change: at layers that cut the fall of the summed effect into equal steps.
+    Most layers of a deep stack only pass the states on, and their coefficients differ by rounding. An order over layers can
+    be seen only where something changes.
     """
     curve = measured.curve(measured.directions[-1])
-    total = np.minimum.accumulate(np.maximum(curve.audio + curve.text, 0.0))
-    last = len(total) - 1
-    wide = np.linspace(0, last, max(2, n // 3)).round().astype(int).tolist()
-    levels = np.linspace(total[0], total[-1], n - len(wide) + 2)[1:-1]
-    chosen = {*wide, *(int(np.argmin(np.abs(total - level))) for level in levels)}
-    by_change = np.argsort(-np.abs(np.gradient(total)))
-    chosen |= {int(k) for k in by_change[: max(0, n - len(chosen))]}
-    return sorted(chosen)[:n] if len(chosen) > n else sorted(chosen)
+    changes = np.abs(np.gradient(curve.audio + curve.text))
+    chosen = dict.fromkeys(np.linspace(0, len(changes) - 1, max(2, n // 3)).round().astype(int).tolist())
+    chosen |= dict.fromkeys(int(k) for k in np.argsort(-changes, kind="stable"))
+    return sorted(list(chosen)[:n])
 
 
 def _prefixed(step: Step, name: str) -> Step:

@@ -14,7 +14,7 @@ from otoscope.models.dial import Dial, twins
 
 #: mixtures of (listener, guesser) whose behaviour is the planted truth, from all guesser to all listener; denser in the
 #: middle, where the answers change from one label to the other
-DIAL = (0.0, 0.15, 0.3, 0.36, 0.42, 0.46, 0.5, 0.54, 0.58, 0.64, 0.7, 0.85, 1.0)
+DIAL = (0.0, 0.25, 0.42, 0.46, 0.5, 0.54, 0.58, 0.62, 0.66, 0.7, 0.85, 1.0)
 TWINS: Mapping[str, Mapping[str, float]] = {
     "plain": {},
     "listener": {"listener": 1.0},

@@ -150,24 +150,30 @@ def headline(found: Found) -> str:
     parts = []
     for name, setting in found.settings.items():
         gc = setting.grounding.summary()
-        rate = setting.behaviour.rates.listen
-        said = "moved by neither sound nor text" if np.isnan(gc.value) else f"listens {_share(gc)}"
-        who = name if len(found.settings) > 1 else found.model
-        parts.append(f"{who} {said} (it follows the sound in {100 * rate.value:.0f}% of {rate.n} conflicts)")
+        who = f"the {name} model" if name == "plain" else f"the {name}" if len(found.settings) > 1 else found.model
+        said = "is moved by neither sound nor text" if np.isnan(gc.value) else f"listens {_share(gc)}"
+        parts.append(f"{who} {said}")
     passed = found.settings[found.main].layer
     layer = None if passed is None else passed.layer
-    end = "" if layer is None else f"; the sound has reached the answer by layer {layer.value:.0f}"
-    return "; ".join(parts) + end + "."
+    end = "" if layer is None else f"; by layer {layer.value:.0f} the sound has reached the answer"
+    sentence = ", ".join(parts) + end + "."
+    return sentence[:1].upper() + sentence[1:] if len(found.settings) > 1 else sentence
 
 
 def _share(gc: Interval) -> str:
     shown = [100 * min(max(x, 0.0), 1.0) for x in (gc.value, gc.low, gc.high)]
-    return f"{shown[0]:.0f}% [{shown[1]:.0f}, {shown[2]:.0f}]"
+    return f"{shown[0]:.0f}% [{shown[1]:.0f}–{shown[2]:.0f}]"
 
 
 def lines(found: Found, made: list[Claim], tested: dict[str, Interval]) -> list[str]:
     """What a person reads in the terminal."""
     out = [headline(found), ""]
+    for name, setting in found.settings.items():
+        rates = setting.behaviour.rates
+        out.append(
+            f"{name}: follows the sound in {rates.listen.value:.0%}, the text in {rates.guess.value:.0%} of {rates.listen.n} conflicts"
+        )
+    out.append("")
     for name, value in tested.items():
         out.append(f"{name}: {value.value:.3f} [{value.low:.3f}, {value.high:.3f}], {value.n} speakers or recordings")
     if tested:
