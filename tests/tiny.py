@@ -12,6 +12,7 @@ from otoscope.engine.model import Model
 from otoscope.models.adapter import Adapter
 from otoscope.models.audio_flamingo3 import AudioFlamingo3Adapter, MusicFlamingoAdapter
 from otoscope.models.audio_llm import AudioLLMAdapter
+from otoscope.models.glm_asr import GlmAsrAdapter
 from otoscope.models.granite_speech import GraniteSpeechAdapter
 from otoscope.models.hubert import HubertAdapter
 from otoscope.models.inputs import Inputs
@@ -159,6 +160,22 @@ def _omni() -> Adapter:
     return _audio_llm(Qwen25OmniAdapter, tf.Qwen2_5OmniThinkerForConditionalGeneration, config, *_QWEN_MARKS, **_QWEN)
 
 
+def _glm_asr() -> Adapter:
+    tower = tf.GlmAsrEncoderConfig(
+        hidden_size=16, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, num_mel_bins=8,
+        max_position_embeddings=52, head_dim=4, num_key_value_heads=4,
+    )  # fmt: skip
+    config = tf.GlmAsrConfig(audio_config=tower, text_config=tf.LlamaConfig(**_TEXT), audio_token_id=3)
+    marks = ("<|pad|>", "<|begin_of_audio|>", "<|end_of_audio|>")
+    made = _audio_llm(
+        GlmAsrAdapter, tf.GlmAsrForConditionalGeneration, config, *marks,
+        between="<|begin_of_audio|>{}<|end_of_audio|>",
+    )  # fmt: skip
+    # four frames make one audio position, so the window must hold a multiple of them
+    made.feature_extractor = tf.WhisperFeatureExtractor(feature_size=8, chunk_length=2)
+    return made
+
+
 def _granite_speech() -> Adapter:
     text = tf.GraniteConfig(**_TEXT, residual_multiplier=0.6, embedding_multiplier=3.0, attention_multiplier=0.4)
     tower = {
@@ -183,6 +200,7 @@ AUDIO_LLM = {
     "voxtral": None,
     "qwen2_5_omni_thinker": "feature_attention_mask",
     "granite_speech": None,
+    "glmasr": "input_features_mask",
 }
 FAMILIES |= {
     "qwen2_audio": _qwen2_audio,
@@ -195,6 +213,7 @@ FAMILIES |= {
     "voxtral": _voxtral,
     "qwen2_5_omni_thinker": _omni,
     "granite_speech": _granite_speech,
+    "glmasr": _glm_asr,
 }
 
 

@@ -29,7 +29,7 @@ from otoscope.models.llama_layers import LlamaLayers
 from otoscope.models.prompt import Asked
 from otoscope.models.site import Site, StackSpec
 from otoscope.models.taps import InputTap, OutputTap, Tap
-from otoscope.models.whisper_layers import WhisperLayers, mel_clock
+from otoscope.models.whisper_layers import WhisperLayers, frontend, frontend_tap, mel_clock
 
 
 class AudioLLMAdapter(Adapter):
@@ -83,16 +83,19 @@ class AudioLLMAdapter(Adapter):
         return self.hf.config.audio_token_id
 
     def _stacks(self) -> dict[str, StackSpec]:
-        self.audio = WhisperLayers(self.tower, "encoder", self.rate / self._hop / 2)
+        self.audio = self._tower_layers(self.rate / self._hop / 2)
         self.text = LlamaLayers(
             self.trunk, self.hf.config.get_text_config(), f"{self.name} is a {type(self.hf).__name__}"
         )
-        frontend, encoder = self.audio.frontend(), self.audio.spec
+        encoder = self.audio.spec
         connector = StackSpec(
             "connector", 1, self.text.spec.d_model, 0, 0, 0, False, ("resid_pre", "resid_post"),
             self.rate / self._hop / 2 / self.pool, d_in=encoder.d_model * (self.pool if self.stacked else 1),
         )  # fmt: skip
-        return {"frontend": frontend, "encoder": encoder, "connector": connector, "decoder": self.text.spec}
+        return {"frontend": frontend(encoder), "encoder": encoder, "connector": connector, "decoder": self.text.spec}
+
+    def _tower_layers(self, frame_rate: float) -> WhisperLayers | LlamaLayers:
+        return WhisperLayers(self.tower, "encoder", frame_rate)
 
     @property
     def _hop(self) -> int:
@@ -108,7 +111,7 @@ class AudioLLMAdapter(Adapter):
             return self.text.tap(site)
         if site.stack == "connector":
             return InputTap(self.projector) if site.point == "resid_pre" else OutputTap(self.projector)
-        return self.audio.tap(site)
+        return frontend_tap(self.tower, site.layer) if site.stack == "frontend" else self.audio.tap(site)
 
     def stack_module(self, stack: str) -> nn.Module:
         return {"decoder": self.trunk, "connector": self.projector}.get(stack, self.tower)
@@ -189,7 +192,11 @@ class AudioLLMAdapter(Adapter):
     def blocks(self, stack: str, inputs: Inputs | None = None) -> list[Block]:
         if stack == "decoder":
             return self.text.blocks()
-        return self.audio.blocks(self._padding(inputs)) if stack == "encoder" else []
+        if stack != "encoder":
+            return []
+        return (
+            self.audio.blocks(self._padding(inputs)) if isinstance(self.audio, WhisperLayers) else self.audio.blocks()
+        )
 
     def _padding(self, inputs: Inputs | None) -> Bias | None:
         """Hides the frames after the sound from the tower's attention, as the library's mask does."""
@@ -249,17 +256,24 @@ class AudioLLMAdapter(Adapter):
         context, question = context.strip(), question.strip()
         made = self.features([clip]) if clip is not None else Inputs()
         n_audio = self.audio_tokens(made.n_samples[0]) if clip is not None else 0
-        written = self._written(prompt.words(context, question), clip is not None, system)
-        text = written.replace(self._sign, self.expanded(self._sign, n_audio)) if clip is not None else written
-        tokens, offsets = prompt.encode(self._reader, text)
+        tokens, offsets, text = self._prompted(clip, prompt.words(context, question), n_audio, system)
         found = prompt.groups(offsets, prompt.spans(text, context, question))
         given = self.label_tokens(answer) if answer else ()
         last = len(tokens) - 1
         found["audio"] = tuple(i for i, token in enumerate(tokens) if token == self.audio_token)
         found["answer"] = tuple(range(last, last + max(1, len(given))))
+        return Asked(made.with_tokens([*tokens, *given]), found, text + answer)
+
+    def _prompted(
+        self, clip: Clip | None, body: str, n_audio: int, system: str | None
+    ) -> tuple[list[int], list[tuple[int, int]], str]:
+        """Tokens of the prompt, the characters of each, and the prompt as text."""
+        written = self._written(body, clip is not None, system)
+        text = written.replace(self._sign, self.expanded(self._sign, n_audio)) if clip is not None else written
+        tokens, offsets = prompt.encode(self._reader, text)
         if clip is not None:
             self._compare(clip, written, tokens)
-        return Asked(made.with_tokens([*tokens, *given]), found, text + answer)
+        return tokens, offsets, text
 
     def label_tokens(self, label: str) -> tuple[int, ...]:
         """Tokens of a label as the answer right after the prompt."""

@@ -1,4 +1,4 @@
-"""Causal layers built like Llama's: the decoder of a language model, alone or inside an audio-LLM.
+"""Layers built like Llama's: the decoder of a language model, alone or inside an audio-LLM, and GLM-ASR's audio tower.
 
 Shapes for width d, H query heads of width e and T tokens: ``resid_*`` [batch, T, d], ``z`` [batch, T, H, e],
 ``pattern`` [batch, H, T, T], ``mlp_post`` [batch, T, d_mlp] (gate x up, after the nonlinearity).
@@ -6,6 +6,7 @@ Shapes for width d, H query heads of width e and T tokens: ``resid_*`` [batch, T
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,18 +24,20 @@ _POINTS = ("resid_pre", "pattern", "z", "attn_out", "resid_mid", "mlp_post", "ml
 
 
 class LlamaLayers:
-    """The stack ``decoder`` of a model whose text layers have Llama's parts.
+    """One stack of layers with Llama's parts.
 
     Args:
-        trunk: the text model without its head: ``embed_tokens``, ``layers``, ``norm``, ``rotary_emb``.
+        trunk: the text model without its head: ``embed_tokens``, ``layers``, ``norm``, ``rotary_emb``; or a tower, without
+            embeddings.
         config: its configuration.
         name: the whole model, for the error sentence.
+        frame_rate: frames per second of a tower, which is bidirectional; None for a decoder, which is causal.
 
     Raises:
         ModelError: the layers are built otherwise.
     """
 
-    def __init__(self, trunk: nn.Module, config: Any, name: str):
+    def __init__(self, trunk: nn.Module, config: Any, name: str, frame_rate: float | None = None):
         self.trunk: Any = trunk
         layers = getattr(trunk, "layers", None)
         first = layers[0] if layers is not None and len(layers) else None
@@ -51,9 +54,9 @@ class LlamaLayers:
         self.residual = getattr(config, "residual_multiplier", 1.0)
         heads = config.num_attention_heads
         self.spec = StackSpec(
-            "decoder", config.num_hidden_layers, config.hidden_size, heads,
+            "decoder" if frame_rate is None else "encoder", config.num_hidden_layers, config.hidden_size, heads,
             getattr(config, "head_dim", None) or config.hidden_size // heads, config.intermediate_size,
-            True, _POINTS, n_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            frame_rate is None, _POINTS, frame_rate, n_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         )  # fmt: skip
 
     def tap(self, site: Site) -> Tap:
@@ -73,7 +76,7 @@ class LlamaLayers:
             case "resid_mid":
                 return SumTap(layer, [layer.self_attn], self.residual)
             case "mlp_post":
-                return InputTap(layer.mlp.down_proj)
+                return InputTap(self.down(layer.mlp))
             case _:
                 return OutputTap(layer.mlp)
 
@@ -88,12 +91,19 @@ class LlamaLayers:
                 q_norm=getattr(a, "q_norm", None), k_norm=getattr(a, "k_norm", None), scaling=getattr(a, "scaling", None),
             )  # fmt: skip
 
-            def neurons(h: Tensor, mlp: Any = mlp) -> Tensor:
-                return mlp.act_fn(linear(mlp.gate_proj, h)) * linear(mlp.up_proj, h)
-
             norms = layer.input_layernorm, layer.post_attention_layernorm
-            blocks.append(Block(norms[0], attn, norms[1], neurons, mlp.down_proj, residual=self.residual))
+            blocks.append(
+                Block(norms[0], attn, norms[1], partial(self.neurons, mlp), self.down(mlp), residual=self.residual)
+            )
         return blocks
+
+    def neurons(self, mlp: Any, h: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_mlp"]:
+        """Hidden neurons of an MLP from its normed input."""
+        return mlp.act_fn(linear(mlp.gate_proj, h)) * linear(mlp.up_proj, h)
+
+    def down(self, mlp: Any) -> nn.Module:
+        """The linear layer from an MLP's neurons back to the stream."""
+        return mlp.down_proj
 
     def _rotation(self) -> Rotate:
         cached: dict[str, Tensor] = {}
@@ -105,8 +115,10 @@ class LlamaLayers:
                 cos, sin = self.trunk.rotary_emb(x.new_empty(1), all_positions)
                 cached["cos"], cached["sin"] = cos[0], sin[0]
             cos, sin = cached["cos"][positions], cached["sin"][positions]
-            low, high = x.chunk(2, -1)
-            return x * cos + torch.cat((-high, low), -1) * sin
+            turned, still = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+            low, high = turned.chunk(2, -1)
+            turned = turned * cos + torch.cat((-high, low), -1) * sin
+            return torch.cat((turned, still), -1) if still.shape[-1] else turned
 
         return rotate
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from otoscope.errors import ModelError
+from otoscope.models import mini
 from otoscope.models.adapter import Adapter
 from otoscope.models.lora import wrap
 from otoscope.models.processing import SPEECH, feature_extractor, processor, tokenizer
@@ -35,6 +36,7 @@ FAMILIES = {
     "audioflamingo3": "otoscope.models.audio_flamingo3:AudioFlamingo3Adapter",
     "musicflamingo": "otoscope.models.audio_flamingo3:MusicFlamingoAdapter",
     "granite_speech": "otoscope.models.granite_speech:GraniteSpeechAdapter",
+    "glmasr": "otoscope.models.glm_asr:GlmAsrAdapter",
 }
 #: ``model_type`` -> the transformers class of those that are not plain language models or speech encoders
 _CLASSES = {
@@ -46,6 +48,7 @@ _CLASSES = {
     "audioflamingo3": "AudioFlamingo3ForConditionalGeneration",
     "musicflamingo": "MusicFlamingoForConditionalGeneration",
     "granite_speech": "GraniteSpeechForConditionalGeneration",
+    "glmasr": "GlmAsrForConditionalGeneration",
 }
 #: weights that only training reads (SpecAugment's mask), which published wav2vec2 checkpoints leave out
 _UNREAD = ("masked_spec_embed",)
@@ -89,7 +92,8 @@ def load_adapter(
         progress: called with one line of text per step of a download, and per thing to know of how the model was found.
         device_map: spread the weights as transformers' ``from_pretrained`` does (``"auto"``, ``"cuda:0"``, a dict). Layers on
             several devices run and are hooked there; the replay of a sweep needs them on one (``method="naive"`` does not).
-        adapter: a LoRA to put on: a folder that peft has saved, one of those that come with the model, or a hub id.
+        adapter: a LoRA to put on: a folder that peft has saved, the name of one that comes with the model (``listener`` of
+            mini-qwen2-audio, or a folder in ``adapters/`` beside the weights), or a hub id.
 
     Raises:
         ModelError: not found, not readable, incomplete, not supported, or the device or dtype does not exist here.
@@ -108,7 +112,8 @@ def load_adapter(
         hf = _weights(source.path, config, torch_dtype, name_or_path, device_map)
         hf = hf if torch_device is None else hf.to(torch_device)
         if adapter is not None:
-            hf = wrap(hf, adapter, source.path, offline=offline)
+            beside = mini.shipped() if source.kind == "embedded" else source.path / "adapters"
+            hf = wrap(hf, adapter, beside, offline=offline)
         parts = [tokenizer(source.path, progress), feature_extractor(source.path, config)]
         if cls.listens_and_reads:
             parts.append(processor(source.path))

@@ -26,33 +26,33 @@ def unwrap(model: nn.Module) -> nn.Module:
     return inner
 
 
-def find(adapter: str | Path, model_folder: Path) -> str:
-    """Where the files of a LoRA are: a folder, one of those beside the model's weights (``adapters/NAME``), or a hub id.
+def find(adapter: str | Path, beside: Path) -> str:
+    """Where the files of a LoRA are: a folder, or one of those in the folder ``beside``, or a hub id.
 
     Raises:
         ModelError: the folder holds no adapter, or the name is neither a folder nor a hub id.
     """
-    for folder in (Path(adapter).expanduser(), model_folder / "adapters" / str(adapter)):
+    for folder in (Path(adapter).expanduser(), beside / str(adapter)):
         if (folder / "adapter_config.json").is_file():
             return str(folder)
         if folder.is_dir():
             raise ModelError(f"'{folder}' has no adapter_config.json, so it is not a LoRA that peft has saved.")
     if str(adapter).count("/") == 1 and not str(adapter).startswith((".", "~", "/")):
         return str(adapter)
-    beside = sorted(path.parent.name for path in model_folder.glob("adapters/*/adapter_config.json"))
-    known = f"; this model comes with {', '.join(beside)}" if beside else ""
+    names = sorted(path.parent.name for path in beside.glob("*/adapter_config.json"))
+    known = f"; this model comes with {', '.join(names)}" if names else ""
     raise ModelError(f"there is no adapter '{adapter}': expected a folder that peft has saved, or a hub id{known}.")
 
 
-def wrap(hf: Any, adapter: str | Path, model_folder: Path, *, offline: bool = False) -> Any:
-    """``hf`` with the LoRA layers of ``adapter`` (see :func:`find`), as a ``peft.PeftModel`` for inference.
+def wrap(hf: Any, adapter: str | Path, beside: Path, *, offline: bool = False) -> Any:
+    """``hf`` with the LoRA layers of ``adapter`` (found as :func:`find` does), as a ``peft.PeftModel`` for inference.
 
     Raises:
         ModelError: there is no such adapter, or it does not fit the model.
     """
     from peft import PeftModel
 
-    where = find(adapter, model_folder)
+    where = find(adapter, beside)
     try:
         return PeftModel.from_pretrained(hf, where, local_files_only=offline)
     except Exception as error:

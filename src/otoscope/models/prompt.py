@@ -88,13 +88,18 @@ def encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]
         made = tokenizer(text, return_offsets_mapping=True, add_special_tokens=special)
         return list(made.input_ids), [tuple(span) for span in made.offset_mapping]
     ids = list(tokenizer(text, add_special_tokens=special).input_ids)
-    ends = [len(tokenizer.decode(ids[: i + 1])) for i in range(len(ids))]
     if tokenizer.decode(ids) != text:
         raise ModelError(
             f"the tokenizer {type(tokenizer).__name__} does not give back the prompt, so the positions of its parts are "
             "not known: use a fast tokenizer (tokenizer.json)."
         )
-    return ids, list(zip([0, *ends], ends))
+    return ids, spelled(tokenizer, ids)
+
+
+def spelled(tokenizer: Any, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """The characters ``[start, end)`` of each token in the text that they spell together."""
+    ends = [len(tokenizer.decode(list(ids[: i + 1]))) for i in range(len(ids))]
+    return list(zip([0, *ends], ends))
 
 
 def groups(offsets: Sequence[tuple[int, int]], spans: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:
@@ -108,9 +113,15 @@ def groups(offsets: Sequence[tuple[int, int]], spans: Mapping[str, tuple[int, in
 
 
 def spans(text: str, context: str, question: str) -> dict[str, tuple[int, int]]:
-    """Characters of the context and the question in the prompt; they are the last that the user says."""
+    """Characters of the context and the question in the prompt; they are the last that the user says.
+
+    Raises:
+        ModelError: the prompt does not hold them as they were given.
+    """
     body = words(context, question)
-    start = text.rindex(body)
+    start = text.rfind(body)
+    if start < 0:
+        raise ModelError(f"the prompt does not hold the words '{body[:60]}' as they were given: write them otherwise.")
     middle, end = start + len(context), start + len(body)
     return {"context": (start, middle), "question": (end - len(question), end)}
 

@@ -25,7 +25,7 @@ from otoscope.models.inputs import Inputs
 from otoscope.models.prompt import Asked
 from otoscope.models.site import Site, StackSpec
 from otoscope.models.taps import Tap
-from otoscope.models.whisper_layers import WhisperLayers, mel_clock
+from otoscope.models.whisper_layers import WhisperLayers, frontend, mel_clock
 
 
 class WhisperAdapter(Adapter):
@@ -38,7 +38,7 @@ class WhisperAdapter(Adapter):
         encoder = WhisperLayers(self.hf.model.encoder, "encoder", self.rate / self._hop / 2)
         decoder = WhisperLayers(self.hf.model.decoder, "decoder")
         self.layers = {"frontend": encoder, "encoder": encoder, "decoder": decoder}
-        return {"frontend": encoder.frontend(), "encoder": encoder.spec, "decoder": decoder.spec}
+        return {"frontend": frontend(encoder.spec), "encoder": encoder.spec, "decoder": decoder.spec}
 
     @property
     def _hop(self) -> int:

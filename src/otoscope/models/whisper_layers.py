@@ -37,14 +37,10 @@ class WhisperLayers:
             layer.fc1.out_features, frame_rate is None, points, frame_rate,
         )  # fmt: skip
 
-    def frontend(self) -> StackSpec:
-        """The two convolutions before an encoder's layers; the second has a stride of 2."""
-        return StackSpec("frontend", 2, self.spec.d_model, 0, 0, 0, False, ("conv_out",), self.spec.frame_rate)
-
     def tap(self, site: Site) -> Tap:
         """The tap of a site of this stack, or of the frontend before it."""
         if site.stack == "frontend":
-            return OutputTap(getattr(self.module, f"conv{site.layer + 1}"), channels_first=True)
+            return frontend_tap(self.module, site.layer)
         layer, heads = self.module.layers[site.layer], self.spec.n_heads
         cross: Any = getattr(layer, "encoder_attn", None)
         match site.point:
@@ -94,6 +90,16 @@ class WhisperLayers:
             )
             for layer in self.module.layers
         ]
+
+
+def frontend(encoder: StackSpec) -> StackSpec:
+    """The two convolutions before an encoder's layers; the second has a stride of 2."""
+    return StackSpec("frontend", 2, encoder.d_model, 0, 0, 0, False, ("conv_out",), encoder.frame_rate)
+
+
+def frontend_tap(encoder: Any, layer: int) -> Tap:
+    """The output of one of the convolutions."""
+    return OutputTap(getattr(encoder, f"conv{layer + 1}"), channels_first=True)
 
 
 def mel_clock(n_samples: int, rate: int, hop: int, n_mel: int, stride: int = 1) -> FrameClock:
