@@ -214,6 +214,8 @@ class Grounding:
         rows = []
         for direction in self.directions:
             for variant in self.variants:
+                if arm(direction, "audio", ALL if variant == PER_TOKEN else variant) not in self.margin:
+                    continue  # a control may have been asked in one direction only
                 curve = self.curve(direction, variant, **options)
                 for layer in range(self.n_layers):
                     row: dict[str, Any] = {"direction": direction, "variant": variant, "layer": layer}

@@ -171,7 +171,8 @@ def lines(found: Found, made: list[Claim], tested: dict[str, Interval]) -> list[
     for name, setting in found.settings.items():
         rates = setting.behaviour.rates
         out.append(
-            f"{name}: follows the sound in {rates.listen.value:.0%}, the text in {rates.guess.value:.0%} of {rates.listen.n} conflicts"
+            f"{name}: follows the sound in {rates.listen.value:.0%} and the text in {rates.guess.value:.0%} "
+            f"of {rates.listen.n} conflicts"
         )
     out.append("")
     for name, value in tested.items():
