@@ -13,7 +13,7 @@ from otoscope.tasks.conflict import CONTEXTS, ConflictItem, ConflictTask, plain
 from otoscope.tasks.conflict_corners import CORNERS, check_labels, corners, usable
 from otoscope.tasks.conflict_sounds import SOUNDS, with_others
 from otoscope.tasks.framings import FRAMINGS, render, wordings
-from tests.tasks.conflict_clips import RATE, clip
+from tests.tasks.conflict_clips import RATE, clip, tiny_asr
 from tests.tiny import build
 
 WORDS = ("no", "up", "go", "me")
@@ -256,6 +256,18 @@ def test_the_four_corners_differ_in_the_sound_or_in_the_label_of_the_context_onl
             assert set(differ) <= set(runs[first].groups["context"])
         assert len({tuple(asked.groups["audio"]) for asked in runs.values()}) == 1
         assert len(runs["AA"].groups["audio"]) > 0
+
+
+def test_a_model_that_transcribes_is_asked_nothing_and_has_its_corners():
+    contexts = {"agreeing": "a", "conflicting": "b"}
+    one = item(labels=("the", "no"), sound_label="the", text_label="no", contexts=contexts)
+    runs = corners(tiny_asr(), one)
+    assert runs["AB"].inputs.tokens.equal(runs["BB"].inputs.tokens)
+    assert not runs["AB"].inputs.features.equal(runs["BB"].inputs.features)
+    differ = (runs["AA"].inputs.tokens != runs["AB"].inputs.tokens)[0].nonzero().flatten().tolist()
+    assert len(differ) > 0
+    assert set(differ) <= set(runs["AA"].groups["context"])
+    assert runs["AA"].groups["audio"] == ()
 
 
 def test_labels_that_begin_with_the_same_token_are_refused(model):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ Ends = Literal["where needed", "all"]
 
 def score_labels(
     model: Model,
-    prompts: Asked | Sequence[Prompt],
+    prompts: Prompt | Sequence[Prompt],
     labels: Sequence[str],
     *,
     ends: Ends = "where needed",
@@ -57,7 +57,8 @@ def score_labels(
 
     Args:
         model: one that can be asked.
-        prompts: questions without an answer, from ``model.ask`` or ``ConflictItem.ask``, or (clip, question, context).
+        prompts: one or several questions without an answer, from ``model.ask`` or ``ConflictItem.ask``, or (clip,
+            question, context).
         labels: the options, the same for all prompts.
         ends: which labels are scored with the end of the answer after them (see the module).
         batch_size: prompts run together.
@@ -65,9 +66,9 @@ def score_labels(
 
     Raises:
         ModelError: the model cannot be asked, or names no token that ends an answer where one is needed.
-        TaskError: a label is empty, two are the same to the model, or a prompt holds an answer.
+        TaskError: a label is empty, two are the same to the model, a prompt holds an answer, or both are too long.
     """
-    asked = [one if isinstance(one, Asked) else model.ask(*one) for one in _listed(prompts)]
+    asked = _asked(model, prompts)
     tree = _Tree.of(model, labels, ends)
     found = np.full((len(asked), len(labels)), np.nan)
     if interventions:
@@ -81,7 +82,7 @@ def score_labels(
 
 def answers(
     model: Model,
-    prompts: Asked | Sequence[Prompt],
+    prompts: Prompt | Sequence[Prompt],
     *,
     max_new_tokens: int = 16,
     batch_size: int = 16,
@@ -99,13 +100,11 @@ def answers(
         ModelError: the model cannot be asked, or does not generate.
         TaskError: a prompt holds an answer.
     """
-    asked = [one if isinstance(one, Asked) else model.ask(*one) for one in _listed(prompts)]
+    asked = _asked(model, prompts)
     written = [""] * len(asked)
     for members in _batches(asked, 1 if interventions else batch_size):
         inputs = Inputs.stack([asked[i].inputs for i in members])
-        # an encoder-decoder starts from its own prompt unless it is given this one
-        options = {} if model.listens_and_reads else {"decoder_input_ids": inputs.tokens}
-        rows = model.generate(inputs, interventions, max_new_tokens=max_new_tokens, **options)
+        rows = model.generate(inputs, interventions, max_new_tokens=max_new_tokens)
         assert inputs.tokens is not None
         for i, row, prompt in zip(members, rows, inputs.tokens.tolist()):
             new = row[len(prompt) :] if row[: len(prompt)] == prompt else row
@@ -188,6 +187,7 @@ class _Tree:
     @torch.no_grad()
     def score(self, adapter: Adapter, inputs: Inputs) -> Float[np.ndarray, "item label"]:
         """Log-probability of every path after each item of a batch."""
+        self._check_room(adapter, inputs)
         n = adapter.stacks["decoder"].n_layers
         top = Site("decoder", n - 1, "resid_post")
         streams = [Site("decoder", layer, "resid_pre") for layer in range(n)] if self.nodes else []
@@ -204,6 +204,17 @@ class _Tree:
             sum(log_probs[before][:, list(next_)].logsumexp(-1) for before, next_ in path.steps) for path in self.paths
         ]
         return torch.stack(scores, 1).double().cpu().numpy()  # type: ignore[arg-type]
+
+    def _check_room(self, adapter: Adapter, inputs: Inputs) -> None:
+        most = getattr(adapter.hf.config, "max_target_positions", None)
+        needed = (0 if inputs.tokens is None else inputs.tokens.shape[1]) + max(
+            (len(node) for node in self.nodes), default=0
+        )
+        if most is not None and needed > most:
+            raise TaskError(
+                f"Prompt and longest label have {needed} tokens and {adapter.name} reads {most}; shorten the context or the "
+                "labels."
+            )
 
     def _cross(self, adapter: Adapter) -> bool:
         return bool(self.nodes) and adapter.blocks("decoder")[0].cross is not None
@@ -259,8 +270,12 @@ def _log_probs(logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows voc
     return (logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits).log_softmax(-1)
 
 
-def _listed(prompts: Asked | Sequence[Prompt]) -> list[Prompt]:
-    return [prompts] if isinstance(prompts, Asked) else list(prompts)
+def _asked(model: Model, prompts: Prompt | Sequence[Prompt]) -> list[Asked]:
+    single = isinstance(prompts, Asked) or (
+        isinstance(prompts, tuple) and len(prompts) == 3 and isinstance(prompts[1], str)
+    )
+    listed: Any = [prompts] if single else prompts
+    return [one if isinstance(one, Asked) else model.ask(*one) for one in listed]
 
 
 def _batches(asked: Sequence[Asked], batch_size: int) -> Iterator[list[int]]:
@@ -277,6 +292,7 @@ def _batches(asked: Sequence[Asked], batch_size: int) -> Iterator[list[int]]:
                 "A prompt holds an answer already; ask without answer=, so that labels can be scored after it."
             )
         shapes = [getattr(t, "shape", None) for t in (inputs.tokens, inputs.features, inputs.feature_mask)]
+        shapes += [inputs.extra[name].shape for name in sorted(inputs.extra)]
         groups.setdefault(tuple(shapes), []).append(i)
     for members in groups.values():
         for start in range(0, len(members), batch_size):

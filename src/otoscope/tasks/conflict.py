@@ -134,8 +134,12 @@ class ConflictItem:
         return {"clean": self.sound_label, "counterfactual": self.text_label}.get(sound)
 
     def ask(self, model: Model, sound: Sound = "clean", context: Context = "conflicting") -> Asked:
-        """The question about this sound in this context, as the model's prompt with its position groups."""
-        return model.ask(self.clip(sound), self.question, self.context(context))
+        """The question about this sound in this context, as the model's prompt with its position groups.
+
+        A model that only transcribes hears the same sound after the same context, and is asked nothing.
+        """
+        question = self.question if model.listens_and_reads else ""
+        return model.ask(self.clip(sound), question, self.context(context))
 
     def replace(self, **fields: Any) -> ConflictItem:
         """A copy with some fields changed, checked again."""
