@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def wrap(hf: Any, adapter: str | Path, beside: Path, *, offline: bool = False) -
 
     where = find(adapter, beside)
     try:
-        return PeftModel.from_pretrained(hf, where, local_files_only=offline)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft's calls of names that transformers is about to change
+            return PeftModel.from_pretrained(hf, where, local_files_only=offline)
     except Exception as error:
         raise ModelError(
             f"the adapter '{adapter}' cannot be put on this model ({type(error).__name__}: "

@@ -64,7 +64,8 @@ def processor(path: Path) -> Any:
     """The family's own processor; None where the folder has none, or it needs a package that is not here."""
     import transformers
 
-    if not any((path / f).exists() for f in ("processor_config.json", "preprocessor_config.json")):
+    files = [path / f for f in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")]
+    if not any("processor_class" in read_json(file) for file in files if file.exists()):
         return None
     try:
         found = transformers.AutoProcessor.from_pretrained(path, local_files_only=True)
