@@ -68,6 +68,8 @@ class TestPlanted:
         found = searched(0.5, 1.0, controls=("whole state",))
         assert not found.hits["audio/whole state"].any()
         assert not found.hits["audio/learned"].any()
+        free = searched(0.5, 1.0, training=replace(HOW, span=None), layers=(0,))
+        assert free.iia("audio")[0].value > 0.9
 
     def test_agreement_with_patching_is_a_rank_correlation_over_layers(self) -> None:
         model = planted.planted(1.0, 0.7, moves=1)

@@ -28,7 +28,8 @@ class Training:
 
     Attributes:
         rank: directions exchanged; fewer where natural differences span fewer.
-        span: share of the variance of natural differences whose leading directions the subspace is kept in.
+        span: share of the variance of natural differences whose leading directions the subspace is kept in; None leaves it
+            free, and open to the illusion.
         epochs: passes over the training pairs, at most.
         rate: Adam's learning rate; the basis is the orthonormal part (QR) of a free matrix.
         batch_size: pairs per step.
@@ -36,9 +37,9 @@ class Training:
     """
 
     rank: int = 32
-    span: float = 0.95
+    span: float | None = 0.999
     epochs: int = 3
-    rate: float = 3e-3
+    rate: float = 1e-2
     batch_size: int = 16
     start: Literal["difference", "random"] = "difference"
 
@@ -133,6 +134,8 @@ class Search:
         differences = torch.cat(rows).double()
         variance, axes = torch.linalg.eigh(differences.T @ differences)
         variance, axes = variance.flip(0).clamp(min=0), axes.flip(1)
+        if self.how.span is None:
+            return axes.to(rows[0])
         explained = variance.cumsum(0) / variance.sum().clamp(min=1e-30)
         n = int((explained < self.how.span - 1e-12).sum()) + 1
         return axes[:, : min(n, len(axes))].to(rows[0])
