@@ -45,7 +45,7 @@ class ListenConfig:
     Attributes:
         n: items at most.
         noise: also the noise direction (exchange the counterfactual's states into the run, not only the reverse).
-        variants: also with equally many tokens on both sides.
+        variants: also with equally many tokens on both sides (the first setting).
         controls: random donor, random direction and same input, for the listener (for the one model, where there is one).
         dial: settings of the dial, where the model has one.
         das_layers: decoder layers at which subspaces are searched, spread evenly; 0 for none.
@@ -141,7 +141,8 @@ def study(
         seen = behaviour(task, answers.choices, seed=config.seed)
         notify(f"{name}: exchanging states at {n_layers} decoder layers")
         later = config.noise or name == main
-        measured = _grounding(model, items, config, name == main, later, own, progress)
+        shown = replace(config, variants=config.variants and name == next(iter(those.settings)))
+        measured = _grounding(model, items, shown, name == main, later, own, progress)
         found[name] = Setting(
             name, answers, seen, measured, listen_layer(measured, seed=config.seed) if later else None
         )
