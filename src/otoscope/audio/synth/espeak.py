@@ -29,7 +29,9 @@ def speak(text: str, voice: str, speed: float, pitch: float) -> Speech:
     """
     header, raw = _ask_worker(_request(text, voice, speed, pitch))
     if "error" in header:
-        raise AudioError(f"espeak-ng cannot speak {text!r}: {header['error']}; voices are named like en-us, en-gb-x-rp, de.")
+        raise AudioError(
+            f"espeak-ng cannot speak {text!r}: {header['error']}; voices are named like en-us, en-gb-x-rp, de."
+        )
     samples = np.frombuffer(raw, "<i2").astype(np.float32) / 32768
     rate = header["rate"]
     phones, owners = _timed(text, header["events"], len(samples), rate)
