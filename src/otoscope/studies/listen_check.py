@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from otoscope.audio.clip import Clip
 from otoscope.audio.files import read
 from otoscope.engine.model import Model
@@ -28,6 +30,8 @@ TESTS = {
 BARS = {"commands": 0.9, "digits": 0.9, "sounds": 0.8, "sex": 0.9}
 #: a longer recording is cut to what the model's window holds
 SECONDS = 4.0
+#: a shorter recording of a word gets silence around it: the model was taught words of at least about a second
+WORD_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def check(
         notify(f"asking about {len(items)} recordings: {test}")
 
         def ask(items: list[tuple[str, str, str]] = items, kind: str = kind) -> list[str]:
-            prompts = [(_clip(data / path), labels.QUESTIONS[kind][0], "") for path, _, _ in items]
+            prompts = [(_clip(data / path, kind), labels.QUESTIONS[kind][0], "") for path, _, _ in items]
             return answers(model, prompts, max_new_tokens=6)
 
         written = step(f"check-{test}", ask)
@@ -106,10 +110,11 @@ def _label(corpus: str, row: dict[str, Any]) -> str | None:
     return row.get("sex") or labels.SEX_OF.get(row["speaker"])
 
 
-def _clip(path: Path) -> Clip:
+def _clip(path: Path, kind: str) -> Clip:
     clip = read(path, rate=16000)
-    return (
-        clip
-        if clip.duration <= SECONDS
-        else clip.replace(samples=clip.samples[: round(SECONDS * clip.rate)], words=(), phones=())
-    )
+    if kind == "word" and clip.duration < WORD_SECONDS:
+        missing = round(WORD_SECONDS * clip.rate) - len(clip)
+        return clip.replace(samples=np.pad(clip.samples, (missing // 2, missing - missing // 2)), words=(), phones=())
+    if clip.duration <= SECONDS:
+        return clip
+    return clip.replace(samples=clip.samples[: round(SECONDS * clip.rate)], words=(), phones=())
