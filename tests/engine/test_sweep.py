@@ -59,3 +59,31 @@ def test_whole_vocabulary_metrics_equal_naive(family):
     fast = sweep(model, corrupt, clean, patches, KL())
     slow = sweep(model, corrupt, clean, patches, KL(), method="naive")
     assert np.abs(fast.values["kl"] - slow.values["kl"]).max() < 1e-4
+
+
+def test_finished_chunks_are_kept_small_and_serve_only_the_same_question():
+    model = build("llama")
+    clean, corrupt = pair(model)
+    patches = [Patch(f"decoder.{layer}.z", positions=(3,), heads=(1,)) for layer in range(4)]
+    kept, computed = {}, []
+
+    def step(key, compute):
+        if key not in kept:
+            computed.append(key)
+            kept[key] = compute()
+        return kept[key]
+
+    def ask(metric, **options):
+        return sweep(model, corrupt, clean, patches, metric, step=step, memory_gb=1e-5, **options)
+
+    first = ask(KL())
+    once = len(kept)
+    assert len(computed) == once > 1
+    assert sum(array.size for found in kept.values() for array in found.values()) == len(patches), "values, not logits"
+    assert np.array_equal(ask(KL()).values["kl"], first.values["kl"])
+    assert len(computed) == once
+    other = ask(KL(position=-2))
+    assert len(kept) == len(computed) == 2 * once
+    slow = sweep(model, corrupt, clean, patches, KL(position=-2), method="naive")
+    assert np.abs(other.values["kl"] - slow.values["kl"]).max() < 1e-4
+    assert np.abs(other.values["kl"] - first.values["kl"]).max() > 1e-3

@@ -124,8 +124,7 @@ class BaseRun:
         return all(torch.equal(t[donor + 1], t[0]) for t in given)
 
     def closed(self, donor: int) -> bool:
-        """Whether nothing from outside the last stack can make its positions differ from a donor's: no cross-attention to
-        another sound."""
+        """Whether no cross-attention to another sound can make the last stack's positions differ from a donor's."""
         return not crosses(self.adapter) or self.same_sound(donor)
 
     @cached_property

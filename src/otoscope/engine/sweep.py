@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -132,8 +132,7 @@ def sweep(
 
     n_outputs = _n_outputs(adapter, base)
     replay = Replay(run)
-    # the oracle trusts no plan: every patch is a whole forward of its own
-    planned = [None if method == "naive" else plan(run, p) for p in patches]
+    planned = [plan(run, p) for p in patches]
     rows = {i: row for i, row in enumerate(planned) if isinstance(row, Row)}
     lengths = _lengths(run)
     cost = estimate(adapter, list(rows.values()), len(patches), lengths)
@@ -151,39 +150,40 @@ def sweep(
         cost,
         observed=np.full(len(patches), np.nan),
     )
-    for item in range(len(run.logits)):
-        answered = [i for i, row in enumerate(planned) if row == item]
-        logits = run.logits[item : item + 1].expand(len(answered), -1, -1)
-        _write(result, reading, answered, logits, base_logits, n_outputs)
-        if observe and item:
-            end = replay.end_of(item)
-            result.observed[answered] = [observe(patches[i], end) for i in answered]
-    chunks = _chunks(adapter, rows, lengths, memory_gb) if method == "replay" else [[i] for i in range(len(patches))]
+
+    def found(index: Sequence[int], logits: Tensor, states: Sequence[Tensor] | Tensor | None) -> dict[str, np.ndarray]:
+        """What is kept of the patches at ``index``."""
+        values = reading.values(logits, base_logits, n_outputs)
+        kept = {f"value {name}": v.double().cpu().numpy() for name, v in values.items()}
+        if result.logits is not None:
+            kept["logits"] = logits.double().cpu().numpy()
+        if observe and states is not None:
+            kept["observed"] = np.array([observe(patches[i], x) for i, x in zip(index, states)], dtype=float)
+        return kept
+
+    # the oracle trusts no plan: there, every patch is a whole forward of its own
+    naive = method == "naive"
+    for item in range(0 if naive else len(run.logits)):
+        index = [i for i, row in enumerate(planned) if row == item]
+        end = replay.end_of(item).expand(len(index), -1, -1) if item and observe else None
+        if index:
+            _write(result, index, found(index, run.logits[item : item + 1].expand(len(index), -1, -1), end))
+    chunks = [[i] for i in range(len(patches))] if naive else _chunks(adapter, rows, lengths, memory_gb)
     done = len(patches) - sum(map(len, chunks))
-    replay.prepare(list(rows.values()))
+    replay.prepare([] if naive else list(rows.values()))
     prefix = _fingerprint(run) if step else ""
     try:
         for chunk in chunks:
-            states: list[Tensor] = []
 
-            def answer(chunk: list[int] = chunk, states: list[Tensor] = states) -> dict[str, np.ndarray]:
-                if method == "naive":
-                    logits = naive_logits(run, [patches[i] for i in chunk])
-                else:
-                    logits = replay.logits([rows[i] for i in chunk], states.append if observe else None)
-                found = {"logits": logits.double().cpu().numpy()}
-                if observe and states:
-                    found["observed"] = np.array(
-                        [observe(patches[i], x) for i, x in zip(chunk, states[0])], dtype=float
-                    )
-                return found
+            def answer(chunk: list[int] = chunk) -> dict[str, np.ndarray]:
+                if naive:
+                    return found(chunk, naive_logits(run, [patches[i] for i in chunk]), None)
+                states: list[Tensor] = []
+                logits = replay.logits([rows[i] for i in chunk], states.append if observe else None)
+                return found(chunk, logits, states[0] if states else None)
 
             key = prefix + ("o" if observe else "") + _key([patches[i] for i in chunk])
-            found = answer() if step is None else step(key, answer)
-            logits = torch.from_numpy(np.asarray(found["logits"])).to(base_logits)
-            if "observed" in found:
-                result.observed[chunk] = found["observed"]
-            _write(result, reading, chunk, logits, base_logits, n_outputs)
+            _write(result, chunk, answer() if step is None else step(key, answer))
             done += len(chunk)
             if progress:
                 progress(done, len(patches))
@@ -231,24 +231,24 @@ def _chunks(adapter: Adapter, rows: dict[int, Row], lengths: dict[str, int], mem
     return chunks
 
 
-def _write(
-    result: SweepResult, reading: Reading, index: Sequence[int], logits: Tensor, base: Tensor, n_outputs: int
-) -> None:
-    if not len(index):
-        return
-    for name, values in reading.values(logits, base, n_outputs).items():
-        result.values[name][list(index)] = values.double().cpu().numpy()
+def _write(result: SweepResult, index: Sequence[int], found: Mapping[str, np.ndarray]) -> None:
+    """Put what was found into the result."""
+    for name, values in result.values.items():
+        values[list(index)] = found[f"value {name}"]
     if result.logits is not None:
-        result.logits[list(index)] = logits.double().cpu().numpy()
+        result.logits[list(index)] = found["logits"]
+    if "observed" in found:
+        result.observed[list(index)] = found["observed"]
 
 
 def _fingerprint(run: BaseRun) -> str:
-    """Key of a sweep in a store: its inputs' and the plain runs' exact numbers, so that nothing else can resume it."""
+    """Key of a sweep in a store: its metrics, its inputs' and the plain runs' exact numbers, so that no other resumes it."""
     h = hashlib.sha256()
     for tensor in (run.inputs.features, run.inputs.tokens, run.logits):
         if tensor is not None:
             h.update(tensor.double().cpu().numpy().tobytes())
-    h.update(json.dumps([run.adapter.name, run.reading.positions, run.reading.vocab]).encode())
+    metrics = [repr(metric) for metric in run.reading.metrics]
+    h.update(json.dumps([run.adapter.name, run.reading.positions, run.reading.vocab, metrics]).encode())
     return h.hexdigest()[:16] + "-"
 
 
