@@ -10,7 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from otoscope.errors import ModelError
+from otoscope.engine.intervene import scale
+from otoscope.errors import ModelError, SiteError
 from tests.tiny import build, pair, sound
 
 
@@ -32,6 +33,17 @@ def test_the_connector_reads_four_frames_side_by_side():
     read = values["connector.0.resid_pre"]
     assert read.shape == (1, 12, 64)
     assert torch.allclose(read[0, 3], frames[0, 12:16].flatten(), atol=1e-6)
+
+
+def test_what_the_connector_reads_is_wider_than_what_it_writes():
+    model = build("voxtral")
+    inputs, _ = pair(model)
+    assert model.stacks["connector"].shape("resid_pre") == "[batch, frame, 64]"
+    plain = model.run(inputs).logits
+    changed = model.run(inputs, [scale("connector.0.resid_pre", 5.0, neurons=60)]).logits
+    assert (changed - plain).abs().max() > 1e-4
+    with pytest.raises(SiteError, match=r"has no neurons \[64\]: its last dimension has 64 neurons"):
+        model.run(inputs, [scale("connector.0.resid_pre", 5.0, neurons=64)])
 
 
 class MistralCommonBackend:

@@ -322,7 +322,7 @@ def _selection(
         for head in heads:
             check(Site(site.stack, site.layer, site.point, head), adapter.stacks, adapter.name)
     if neurons is not None:
-        width = {"mlp_post": spec.d_mlp, "z": spec.d_head, "cross_z": spec.d_head}.get(site.point, spec.d_model)
+        width = spec.channels(site.point)
         bad = [n for n in neurons if not 0 <= n < width]
         if site.point in PATTERN_POINTS or bad or not neurons:
             last = "keys, not neurons" if site.point in PATTERN_POINTS else f"{width} neurons"

@@ -26,6 +26,12 @@ _WELL_KNOWN = (
     "microsoft/wavlm-base-plus",
     "microsoft/wavlm-large",
     "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "Qwen/Qwen2-Audio-7B-Instruct",
+    "Qwen/Qwen2.5-Omni-3B",
+    "Qwen/Qwen2.5-Omni-7B",
+    "mistralai/Voxtral-Mini-3B-2507",
+    "nvidia/audio-flamingo-3-hf",
+    "ibm-granite/granite-speech-3.3-2b",
 )
 _SMALL_FILES = ["*.json", "*.txt", "*.jinja", "tokenizer.model", "*.tiktoken"]
 
