@@ -198,10 +198,10 @@ def _das(found: Found) -> list[Block]:
     assert found.das is not None
     first, setting = next(iter(found.settings.items()))
     layers = list(found.das.layers)
-    gc = found.das.gc()
+    learned = found.das.curve()
     patched = setting.grounding.curve("denoise")
     lines = [
-        Line("learned subspace", gc[:, 0], "answer", gc[:, 1], gc[:, 2]),
+        Line("learned subspace", learned.gc, "answer", learned.low, learned.high),
         Line("whole states", patched.gc[layers], "other", patched.low[layers], patched.high[layers]),
     ]
     drawing = lens(
@@ -215,8 +215,8 @@ def _das(found: Found) -> list[Block]:
         columns[f"{side}, {kind}"] = [_with_interval(v) for v in found.das.iia(side, kind)]  # type: ignore[arg-type]
     text = (
         f"Distributed alignment search learns {found.das.training.rank} directions whose exchange carries the label over, from "
-        f"{found.das.n_train} pairs, and is tested on {len(found.das.units)} others. Over layers the two estimators agree with a "
-        f"Spearman correlation of {_with_interval(rho)}."
+        f"{found.das.n_train} pairs, and is tested on {len(found.das.units)} others. The Spearman correlation of the two "
+        f"estimators over layers is {_with_interval(rho)}."
     )
     return [
         Section("A second estimator", text),
