@@ -140,6 +140,7 @@ ASR = (
     "recorded-words",
     "--data",
     "../shared/data/",
+    "--quick",
     "--json",
 )
 NULL = ("python", "truth/untrained_listener.py")
