@@ -6,7 +6,6 @@ the rule is a hash of the speaker's name, so that it holds for recordings of the
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from otoscope.audio.clip import Clip
 from otoscope.audio.files import read
 from otoscope.audio.synth import say
 from otoscope.models import mini_labels as labels
+from otoscope.tasks.spoken_words import rows
 
 RATE = 16000
 #: formant and diphone voices, each with a sex of its own where the voice has one
@@ -61,21 +61,20 @@ def samples(path: Path) -> np.ndarray:
 
 def real(data: Path) -> Iterator[Item]:
     """Every labelled recording below ``data``."""
-    for row in _rows(data, "speech_commands"):
-        path, speaker = data / "speech_commands" / row["path"], row["speaker"]
-        if row["label"] in labels.COMMANDS:
-            yield _item("word", row["label"], "speech_commands", speaker, path)
-        elif row["label"] == "_silence_":
-            yield _item("silence", labels.NOTHING, "speech_commands", row["path"], path)
-    for row in _rows(data, "fsdd"):
-        path = data / "fsdd" / row["path"]
-        yield _item("word", labels.DIGITS[int(row["digit"])], "fsdd", row["speaker"], path)
-    for row in _rows(data, "esc10"):
-        yield _item("sound", labels.SOUNDS[row["label"]], "esc10", row["fold"], data / "esc10" / row["path"])
-    for corpus in ("librispeech", "librispeech_speakers"):
-        for row in _rows(data, corpus):
-            if sex := labels.SEX_OF.get(row["speaker"]):
-                yield _item("sex", sex, corpus, row["speaker"], data / corpus / row["path"])
+    kinds = {
+        "speech_commands": "word",
+        "fsdd": "word",
+        "esc10": "sound",
+        "librispeech": "sex",
+        "librispeech_speakers": "sex",
+    }
+    for corpus, kind in kinds.items():
+        for row in rows(data, corpus):
+            path = data / corpus / row["path"]
+            if row.get("label") == "_silence_":
+                yield _item("silence", labels.NOTHING, corpus, row["path"], path)
+            elif label := labels.label_of(corpus, row):
+                yield _item(kind, label, corpus, row["fold"] if kind == "sound" else row["speaker"], path)
 
 
 def spoken(words: tuple[str, ...], hibari: Callable[[str, float], np.ndarray] | None = None) -> Iterator[Item]:
@@ -112,11 +111,6 @@ def load_all(items: list[Item], threads: int = 4) -> list[np.ndarray]:
 
 def _item(kind: str, label: str, corpus: str, speaker: str, path: Path) -> Item:
     return Item(kind, label, corpus, speaker, labels.is_heldout(corpus, speaker), lambda: samples(path))
-
-
-def _rows(data: Path, corpus: str) -> list[dict[str, str]]:
-    with (data / corpus / "manifest.tsv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
 
 
 def _espeak(word: str, voice: str, speed: float, pitch: float) -> np.ndarray:

@@ -247,7 +247,8 @@ def grounding(
         model: any model with a causal decoder in which sound and text are positions.
         items: conflict items in their four corners.
         directions: ``noise``, ``denoise`` or both.
-        variants: ``all tokens``, and ``equal tokens`` (the same number of positions on both sides, drawn at random).
+        variants: ``all tokens``, and ``equal tokens`` (the same number of positions on both sides, drawn at random); none
+            where only controls are wanted.
         controls: any of ``random donor`` (another item's states), ``random direction`` (a change of equal norm and rank)
             and ``same input`` (the run's own states: must give NaN).
         after: also exchange all positions after the context, which :mod:`otoscope.methods.listen_layer` needs.
@@ -263,7 +264,8 @@ def grounding(
     if not items:
         raise TaskError("there is no item to measure grounding on: give at least one.")
     check_choices("direction", directions, ("noise", "denoise"))
-    check_choices("variant", variants, (ALL, EQUAL))
+    if variants or not controls:
+        check_choices("variant", variants, (ALL, EQUAL))
     if unknown := set(controls) - set(CONTROLS):
         raise TaskError(f"'{unknown.pop()}' is not a control: expected some of {', '.join(CONTROLS)}.")
     for item in items:

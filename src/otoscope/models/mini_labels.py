@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -53,6 +54,17 @@ QUESTIONS = {
 }
 #: answers among which each question is scored
 OPTIONS = {"word": (*COMMANDS, *DIGITS), "sound": tuple(SOUNDS.values()), "sex": SEXES}
+
+
+def label_of(corpus: str, row: Mapping[str, str]) -> str | None:
+    """The answer about a recording, from its row in the corpus's manifest; None where it was taught nothing of that kind."""
+    if corpus == "speech_commands":
+        return row["label"] if row["label"] in COMMANDS else None
+    if corpus == "fsdd":
+        return DIGITS[int(row["digit"])]
+    if corpus == "esc10":
+        return SOUNDS.get(row["label"])
+    return row.get("sex") or SEX_OF.get(row["speaker"])
 
 
 def is_heldout(corpus: str, speaker: str) -> bool:

@@ -218,19 +218,17 @@ def _grounding(
     progress: Callable[[int, int], None] | None,
 ) -> Grounding:
     """Both directions, and the controls in the one that flips are counted in."""
-    measure = grounding_asr if not model.listens_and_reads else grounding
+    measure: Any = grounding
     options: dict[str, Any] = {"seed": config.seed, "step": step, "progress": progress}
-    more: dict[str, Any] = {}
-    if model.listens_and_reads:  # a speech recogniser hears by cross-attention, so it has no tokens to count
-        more = {"variants": (ALL, EQUAL) if config.variants else (ALL,), "after": later}
-        options["after"] = later
-    made = measure(
-        model, items, directions=("noise", "denoise") if config.noise else ("denoise",), **{**options, **more}
-    )
+    arms: dict[str, Any] = {"variants": (ALL, EQUAL) if config.variants else (ALL,), "after": later}
+    alone: dict[str, Any] = {"variants": (), "after": False}  # what the nulls are compared with is there already
+    if not model.listens_and_reads:  # a speech recogniser hears by cross-attention, so it has no tokens to count
+        measure, arms, alone = grounding_asr, {}, {}
+    made = measure(model, items, directions=("noise", "denoise") if config.noise else ("denoise",), **arms, **options)
     if not (config.controls and controls):
         return made
-    nulls = measure(model, items, directions=("denoise",), controls=CONTROLS, **options)
-    return replace(made, margin={**nulls.margin, **made.margin}, answer={**nulls.answer, **made.answer})
+    nulls = measure(model, items, directions=("denoise",), controls=CONTROLS, **alone, **options)
+    return replace(made, margin={**made.margin, **nulls.margin}, answer={**made.answer, **nulls.answer})
 
 
 def metrics(found: Found) -> dict[str, Interval | float | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from otoscope.audio.files import read
 from otoscope.engine.model import Model
 from otoscope.errors import TaskError
 from otoscope.methods.label_scoring import answers, match
+from otoscope.methods.resume import fingerprint
 from otoscope.models import mini_labels as labels
 from otoscope.stats import Interval, bootstrap
 from otoscope.studies.outcome import Step, compute_now
@@ -76,7 +76,7 @@ def check(
             prompts = [(_clip(data / path, kind), labels.QUESTIONS[kind][0], "") for path, _, _ in items]
             return answers(model, prompts, max_new_tokens=6)
 
-        written = step(f"check-{test}", ask)
+        written = step(f"check-{test}-{fingerprint(str(data), items)}", ask)
         options = (*labels.OPTIONS[kind], labels.NOTHING)
         for (path, unit, label), text in zip(items, written):
             tested.append(Tested(test, path, unit, label, text, match(text, options) == label))
@@ -95,19 +95,9 @@ def _heldout(data: Path, corpus: str) -> Iterator[tuple[str, str, str]]:
     """(path below the data folder, unit, label) of every recording that was kept out of training."""
     for row in rows(data, corpus):
         speaker = row["fold"] if corpus == "esc10" else row["speaker"]
-        label = _label(corpus, row)
+        label = labels.label_of(corpus, row)
         if label and labels.is_heldout(corpus, speaker):
             yield f"{corpus}/{row['path']}", row["path"] if corpus == "esc10" else speaker, label
-
-
-def _label(corpus: str, row: dict[str, Any]) -> str | None:
-    if corpus == "speech_commands":
-        return row["label"] if row["label"] in labels.COMMANDS else None
-    if corpus == "fsdd":
-        return labels.DIGITS[int(row["digit"])]
-    if corpus == "esc10":
-        return labels.SOUNDS.get(row["label"])
-    return row.get("sex") or labels.SEX_OF.get(row["speaker"])
 
 
 def _clip(path: Path, kind: str) -> Clip:

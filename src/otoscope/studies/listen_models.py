@@ -80,9 +80,8 @@ def compared(
             return Compared(loaded, {Path(loaded.name).name: {}}, None)
         dial = Dial(loaded, {"adapter": adapter})
         return Compared(loaded, {Path(loaded.name).name: {}, Path(adapter).name: {"adapter": 1.0}}, dial)
-    dial = twins(loaded)
     if adapter is None:
-        return Compared(loaded, TWINS, dial)
+        return Compared(loaded, TWINS, twins(loaded))
     if str(adapter) in TWINS:
-        return Compared(loaded, {str(adapter): TWINS[str(adapter)]}, dial)
+        return Compared(loaded, {str(adapter): TWINS[str(adapter)]}, twins(loaded))
     return Compared(loaded, {Path(adapter).name: {"adapter": 1.0}}, Dial(loaded, {"adapter": adapter}))

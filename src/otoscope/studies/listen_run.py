@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,28 +91,27 @@ def listen(
     config = config or ListenConfig()
     those = compared(model, adapter, notify, **loading)
     items = task_of(task, config, data)
-    if out is None:
-        found = study(those, items, config, compute_now, progress, notify)
-        tested = check(those.model, data, notify=notify) if checked else ({}, [])
-        numbers, made = {**metrics(found), **tested[0]}, claims(found)
-        return Listened(without_run(command, numbers, made), lines(found, made, tested[0]), found, None)
     identity = {
         "model": those.model.name, "settings": {k: dict(v) for k, v in those.settings.items()},
         "dtype": str(those.model.adapter.dtype), "revision": loading.get("revision"), "adapter": str(adapter or ""),
         "task": items.name, "items": items.digest()[:16], "checked": checked, **describe(config),
     }  # fmt: skip
-    with Run(out, command, identity, seeds={"seed": config.seed}) as run:
-        run.record_weights(those.model.name, those.model.weights_hash())
-        found = study(those, items, config, run.step, progress, notify)
-        tested = check(those.model, data, step=run.step, notify=notify) if checked else ({}, [])
-        numbers, made = {**metrics(found), **tested[0]}, claims(found)
-        write_tables(run, tables(found, tested[1]))
+    with nullcontext() if out is None else Run(out, command, identity, seeds={"seed": config.seed}) as run:
+        if run:
+            run.record_weights(those.model.name, those.model.weights_hash())
+        step = run.step if run else compute_now
+        found = study(those, items, config, step, progress, notify)
+        scores, tested = check(those.model, data, step=step, notify=notify) if checked else ({}, [])
+        numbers, made = {**metrics(found), **scores}, claims(found)
+        said = lines(found, made, scores)
+        if run is None:
+            return Listened(without_run(command, numbers, made), said, found, None)
+        write_tables(run, tables(found, tested))
         results = run.finish(numbers, claims=made)
         notify("writing the report")
         from otoscope.studies.listen_report import write_report
 
-        report = write_report(run, found, made, tested[0], headline(found))
-    return Listened(results, lines(found, made, tested[0]), found, report)
+        return Listened(results, said, found, write_report(run, found, made, scores, headline(found)))
 
 
 def tables(found: Found, tested: list[Tested]) -> dict[str, list[dict[str, Any]]]:

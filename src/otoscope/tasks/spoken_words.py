@@ -6,6 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from otoscope.audio.clip import Clip
 from otoscope.audio.files import read
 from otoscope.errors import TaskError
@@ -42,8 +44,8 @@ def recorded_words(
     clips = []
     for corpus in corpora:
         for row in rows(data, corpus):
-            label = row["label"] if corpus == "speech_commands" else labels.DIGITS[int(row["digit"])]
-            if label in labels.OPTIONS["word"] and labels.is_heldout(corpus, row["speaker"]):
+            label = labels.label_of(corpus, row)
+            if label and label in labels.OPTIONS["word"] and labels.is_heldout(corpus, row["speaker"]):
                 clips.append(_word(data / corpus / row["path"], label, row["speaker"]))
     return ConflictTask.from_clips(
         clips, labels.QUESTIONS["word"][0], labels=labels.OPTIONS["word"], topic="the word", n=n, seconds=1.0, seed=seed,
@@ -79,8 +81,6 @@ def _word(path: Path, label: str, speaker: str) -> Clip:
 
 def loudest(clip: Clip, seconds: float) -> int:
     """First sample of the loudest stretch of a clip that is longer than that."""
-    import numpy as np
-
     n = round(seconds * clip.rate)
     energy = np.concatenate(([0.0], np.cumsum(np.square(clip.samples, dtype=np.float64))))
     return int((energy[n:] - energy[:-n]).argmax())
