@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 from otoscope.cli.usage import ABORT, USAGE, near, sentence
 from otoscope.errors import OtoscopeError
 
-#: subcommand -> module with a function ``command``; the order is that of the help
+#: subcommand -> what it is for; the order is that of the help. A module of that name has a function ``command``, or is a
+#: package with its own ``COMMANDS`` (and perhaps ``DEFAULT``, the one that runs where none is named)
 COMMANDS = {
     "demo": "see the main job run on the embedded model",
     "listen": "find out whether an audio-LLM listens or guesses",
@@ -25,6 +26,9 @@ COMMANDS = {
     "corrupt": "corrupt a recording in one named way, keeping its length",
     "patch": "find where inside the model two sounds are told apart",
     "lens": "read a model's layers as they are being computed",
+    "tasks": "list the benchmark's tasks, and show one",
+    "bench": "benchmark methods and corruptions against planted truth",
+    "sae": "train, score, show and share sparse dictionaries of sound",
 }
 
 INTERRUPTED = 130
@@ -33,24 +37,49 @@ INTERRUPTED = 130
 class _Lazy(TyperGroup):
     """Loads a command's module only when that command is asked for, so that ``--help`` is quick."""
 
+    package = "otoscope.cli"
+    known = COMMANDS
+
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return list(self.known)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.known:
             raise OtoscopeError(
-                f"there is no command '{cmd_name}'{near(cmd_name, COMMANDS)}: commands are {', '.join(COMMANDS)}."
+                f"there is no command '{cmd_name}'{near(cmd_name, self.known)}: commands are {', '.join(self.known)}."
             )
+        module = import_module(f"{self.package}.{cmd_name}")
+        if hasattr(module, "COMMANDS"):
+            return _group(cmd_name, module)
         app = typer.Typer(
             add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
         )
-        module = import_module(f"otoscope.cli.{cmd_name}")
         app.command(name=cmd_name, help=module.__doc__)(module.command)
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self.known.items()))
+
+
+def _group(name: str, package: Any) -> Any:
+    """The commands of a package as one command, ``otoscope bench causal``."""
+    default: str | None = getattr(package, "DEFAULT", None)
+    inner = type("_Inner", (_Lazy,), {"package": package.__name__, "known": package.COMMANDS})
+    app = typer.Typer(cls=inner, add_completion=False, rich_markup_mode=None, invoke_without_command=default is not None,
+                      context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
+
+    @app.callback(help=package.__doc__)
+    def _run(ctx: typer.Context) -> None:
+        if ctx.invoked_subcommand is None and default is not None:
+            group: Any = ctx.command
+            command = group.get_command(ctx, default)
+            with command.make_context(default, [], parent=ctx) as inside:
+                command.invoke(inside)
+
+    made = typer.main.get_command(app)
+    made.name = name
+    return made
 
 
 def _version(value: bool) -> None:
