@@ -55,6 +55,12 @@ class PlainRuns:
         self._store(runs)
         return Cache({site: torch.cat([runs[i][1][site] for i in place]) for site in sites})
 
+    def remember(self, adapter: Adapter, item: Inputs, values: dict[Site, Tensor]) -> None:
+        """Keep what is known of a plain run from elsewhere: ``values`` ``[1, ...]`` by site, of one item."""
+        if adapter is not self._adapter:
+            self._adapter, self._kept = adapter, []
+        self._store([(item, values)])
+
     def _find(self, item: Inputs, sites: Collection[Site]) -> dict[Site, Tensor] | None:
         return next((v for kept, v in self._kept if _same(kept, item) and all(site in v for site in sites)), None)
 
