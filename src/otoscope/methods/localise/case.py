@@ -26,6 +26,7 @@ from otoscope.engine.hearing import hearing
 from otoscope.engine.intervene import Intervention, replace_with
 from otoscope.engine.metrics import LogitDiff
 from otoscope.engine.model import Model
+from otoscope.engine.patch import Patch
 from otoscope.engine.plain import PlainRuns
 from otoscope.engine.sweep import sweep
 from otoscope.methods.localise.places import LOGITS, Place, whole_sites
@@ -55,6 +56,7 @@ class Side:
         self.plain = PlainRuns(keep=len(self.inputs))
         self.forwards = 0.0
         self._values: dict[int, Cache] = {}
+        self._ends: dict[tuple[int, str], Tensor] = {}
 
     def values(self, i: int) -> Cache:
         """Values of one plain run at every site that a patch may name, and answer and foil at :data:`LOGITS`."""
@@ -73,6 +75,34 @@ class Side:
         n = adapter.stacks["encoder"].n_layers
         with torch.no_grad():
             return adapter.final("encoder", self.values(i)[Site("encoder", n - 1, "resid_post")])
+
+    def ends(self, i: int, places: Sequence[Place], donor: Side, memory_gb: float) -> list[Float[Tensor, "1 frame d"]]:
+        """The encoder's last stream with ``donor``'s value put into one place of the encoder at a time.
+
+        Many faults of a decoder share one encoder; what a patch does to that encoder is computed once for all of them.
+        """
+        missing = [place for place in places if (i, place.name) not in self._ends]
+        if missing:
+            values, inputs = donor.values(i), self.inputs[i]
+
+            def keep(patch: Patch, states: Tensor) -> float:
+                self._ends[i, patch.label] = states[None].clone()
+                return 0.0
+
+            patches = [place.patch(values[place.site]) for place in missing]
+            self.values(i)
+            sweep(
+                self.model,
+                inputs,
+                inputs,
+                patches,
+                self.metrics[i],
+                observe=keep,
+                plain=self.plain,
+                memory_gb=memory_gb,
+            )
+            self.forwards += len(missing)
+        return [self._ends[i, place.name] for place in places]
 
     @torch.no_grad()
     def _run(self, i: int) -> Cache:
@@ -204,7 +234,7 @@ class Case:
                 asked.append(j)
         if asked:
             inputs = self.inputs(i)
-            patches = [places[j].patch(donor[places[j].site]) for j in asked]
+            patches = self._patches(i, [places[j] for j in asked])
             result = sweep(
                 self.model, inputs, inputs, patches, self.metric(i), plain=self.base.plain, memory_gb=self.memory_gb
             )
@@ -213,6 +243,22 @@ class Case:
             found[asked] = next(iter(result.values.values()))
             self._patched += len(asked)
         return found
+
+    def _patches(self, i: int, places: Sequence[Place]) -> list[Patch]:
+        """The donor's values as patches; those of an encoder that is healthy on both sides by what becomes of its end."""
+        donor = self.donor_values(i)
+        heard, hears = self.base.heard, self.donor.heard
+        if heard is None or hears is None:
+            return [place.patch(donor[place.site]) for place in places]
+        encoder = [place for place in places if place.site.stack == "encoder"]
+        ends = dict(zip((p.name for p in encoder), heard.ends(self.items[i], encoder, hears, self.memory_gb)))
+        last = Site("encoder", self.model.stacks["encoder"].n_layers - 1, "resid_post")
+        return [
+            Patch(last, value=ends[place.name], label=place.name)
+            if place.name in ends
+            else place.patch(donor[place.site])
+            for place in places
+        ]
 
     # -- slopes --------------------------------------------------------------------------------------------------------
 

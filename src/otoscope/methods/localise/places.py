@@ -17,11 +17,10 @@ from torch import Tensor
 from otoscope.engine.model import Model
 from otoscope.engine.patch import Patch
 from otoscope.models.site import HEAD_POINTS, Site
+from otoscope.tasks.blocks_of_rows import rows_of
 
 #: where the answer's and the foil's logits are read: a place of its own, after every site
 LOGITS = Site("unembed", 0, "logits")
-#: blocks of rows that a connector is divided into
-CONNECTOR_BLOCKS = 8
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,5 @@ def is_head(place: Place) -> bool:
 
 
 def _blocks(n_layers: int, width: int) -> list[Place]:
-    size = -(-width // CONNECTOR_BLOCKS)
     site = Site("connector", n_layers - 1, "resid_post")
-    starts = range(0, width, size)
-    return [
-        Place(f"connector.rows.{i}", site, channels=tuple(range(a, min(a + size, width)))) for i, a in enumerate(starts)
-    ]
+    return [Place(f"connector.rows.{i}", site, channels=tuple(rows)) for i, rows in enumerate(rows_of(width))]

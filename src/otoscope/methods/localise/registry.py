@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -107,5 +107,5 @@ def _load() -> None:
     for entry in entry_points(group=GROUP):
         found: Any = entry.load()
         if callable(found) and entry.name not in _METHODS:
-            method(entry.name, summary=(found.__doc__ or "").strip().split("\n")[0])(found)
+            method(entry.name, summary=(found.__doc__ or "").strip().split("\n")[0])(cast(Score, found))
     _METHODS.update(mine)  # what the user registered first stays theirs
