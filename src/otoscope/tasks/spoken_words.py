@@ -6,13 +6,12 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from otoscope.audio.clip import Clip
 from otoscope.audio.files import read
 from otoscope.errors import TaskError
 from otoscope.models import mini_labels as labels
 from otoscope.tasks.conflict import ConflictTask
+from otoscope.tasks.recordings import loudest
 
 #: espeak voices that no training item was spoken by, and that say the same samples at every call
 VOICES = ("en-us+m7", "en-gb-x-gbclan+m2", "en-029+f4", "en-gb-x-gbcwmd+f1")
@@ -77,10 +76,3 @@ def _word(path: Path, label: str, speaker: str) -> Clip:
         start = loudest(clip, 1.0)
         clip = clip.replace(samples=clip.samples[start : start + clip.rate])
     return clip.replace(labels={**clip.labels, "label": label}, speaker=speaker)
-
-
-def loudest(clip: Clip, seconds: float) -> int:
-    """First sample of the loudest stretch of a clip that is longer than that."""
-    n = round(seconds * clip.rate)
-    energy = np.concatenate(([0.0], np.cumsum(np.square(clip.samples, dtype=np.float64))))
-    return int((energy[n:] - energy[:-n]).argmax())
