@@ -204,13 +204,13 @@ def planted(model: Model, fault: Fault, towards: Float[Tensor, " d_model"] | Non
         edits.append((parameter, own))
         undo.append(lambda: setattr(parameter, "data", own))
 
-    with torch.no_grad():
-        try:
+    try:
+        with torch.no_grad():
             _plant(model, fault, towards, change, undo, edits)
-            yield edits
-        finally:
-            for restore in reversed(undo):
-                restore()
+        yield edits
+    finally:
+        for restore in reversed(undo):
+            restore()
 
 
 def _plant(model: Model, fault: Fault, towards: Tensor | None, change: Any, undo: list, edits: list[Edit]) -> None:
@@ -288,6 +288,7 @@ def _spoilt(w: Tensor, rows: list[int] | None, fault: Fault, noise: torch.Genera
     return w
 
 
+@torch.no_grad()
 def _leading_direction(down: Any, seed: int) -> Float[Tensor, " d_model"]:
     """A random unit vector in the span of the MLP's leading output directions, so that it matters."""
     left = torch.linalg.svd(down.weight.float(), full_matrices=False)[0][:, :LEADING]

@@ -29,6 +29,7 @@ from otoscope.engine.model import Model
 from otoscope.engine.patch import Patch
 from otoscope.engine.plain import PlainRuns
 from otoscope.engine.sweep import sweep
+from otoscope.errors import TaskError
 from otoscope.methods.localise.places import LOGITS, Place, whole_sites
 from otoscope.methods.localise.registry import Arm
 from otoscope.models.inputs import Inputs
@@ -333,20 +334,22 @@ class Case:
 
 
 def scored(score: Any, case: Case) -> Float[np.ndarray, "row place"]:
-    """A method's scores of a case as rows (one row where it pools the items); in a chain, the steps from place to place.
+    """A method's scores of a case as rows (one row where it pools the items); in a chain, the rises from place to place.
 
-    The stream after a fault is repaired by any later layer too, so what counts is where the repair begins: the rise of the
-    score over the place before it. A fall counts as 0.
+    The stream after a fault is repaired by any later layer too, so what counts is where the repair begins: how much the
+    score of a place exceeds all scores before it (and 0). The decoder's streams repair an encoder's fault only in part,
+    until its cross-attention has heard the repaired sound; they follow the encoder's, so they add no rise.
 
     Raises:
         TaskError: the method gave another number of places.
     """
-    from otoscope.errors import TaskError
-
     rows = np.atleast_2d(np.asarray(score(case), dtype=float))
     if rows.shape[-1] != len(case.places):
         raise TaskError(
             f"the method gave {rows.shape[-1]} scores for {len(case.places)} places: give one per place, [item, place] or "
             "[place]."
         )
-    return np.clip(np.diff(rows, axis=1, prepend=0.0), 0, None) if case.chain else rows
+    if not case.chain:
+        return rows
+    highest = np.fmax.accumulate(np.fmax(rows, 0.0), axis=1)
+    return np.where(np.isnan(rows), np.nan, np.diff(highest, axis=1, prepend=0.0))

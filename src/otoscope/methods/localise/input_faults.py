@@ -117,11 +117,12 @@ def true_places(fault: InputFault, case: Case) -> list[int]:
     """Indices of the true places: windows whose centre is within the span, or the words before."""
     if fault.kind == "context":
         return [i for i, place in enumerate(case.places) if place.name == "context"]
+    clock = case.model.clock("encoder", case.inputs(0).n_samples[0], 0)
     found = []
     for i, place in enumerate(case.places):
-        if place.name != "context":
-            start, end = (float(t) for t in place.name.removesuffix(" s").split("-"))
-            if fault.span[0] <= (start + end) / 2 <= fault.span[1]:
+        if place.name != "context" and place.positions:
+            centre = (clock.edges(place.positions[0])[0] + clock.edges(place.positions[-1])[1]) / 2
+            if fault.span[0] <= centre <= fault.span[1]:
                 found.append(i)
     return found
 

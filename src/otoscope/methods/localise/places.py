@@ -16,7 +16,7 @@ from torch import Tensor
 
 from otoscope.engine.model import Model
 from otoscope.engine.patch import Patch
-from otoscope.models.site import HEAD_POINTS, Site
+from otoscope.models.site import Site
 from otoscope.tasks.blocks_of_rows import rows_of
 
 #: where the answer's and the foil's logits are read: a place of its own, after every site
@@ -107,11 +107,6 @@ def words_before(name: str, positions: Sequence[int]) -> Place:
 def whole_sites(places: Sequence[Place]) -> list[Site]:
     """The sites whose values the places are parts of, each once; the logits are no site of the model."""
     return list(dict.fromkeys(place.site for place in places if place.site != LOGITS))
-
-
-def is_head(place: Place) -> bool:
-    """Whether a place is a head of an attention."""
-    return place.site.point in HEAD_POINTS
 
 
 def _blocks(n_layers: int, width: int) -> list[Place]:
