@@ -43,8 +43,8 @@ def test_a_silenced_span_is_found_where_it_is(bench):
     differs = (case.base_values(0)[site] != case.donor_values(0)[site]).any(-1)[0].nonzero().flatten()
     assert int(differs.min()) >= 8
     assert int(differs.max()) <= 22
-    score = scored(exact, case)[0]
-    assert int(np.nanargmax(score)) in {*true, true[0] - 1, true[-1] + 1}
+    moved = np.flatnonzero(case.patched(0, case.places) != case.base_metric(0)).tolist()
+    assert set(true) <= set(moved) <= {*true, true[0] - 1, true[-1] + 1}
 
 
 def test_misleading_words_are_found(bench):
