@@ -118,7 +118,7 @@ def fsdd(split: str = "all", corpus: HubCorpus = FSDD) -> list[Recording]:
 
 
 def esc50(corpus: HubCorpus = ESC50) -> list[Recording]:
-    """The environmental sounds, labelled with the corpus's own categories; a sound's unit is its original recording."""
+    """The environmental sounds, labelled with what is answered; a sound's unit is its original recording."""
     return [
         Recording(
             row["filename"], row["category"], str(row["src_file"]), _loader(row), labels={"fold": str(row["fold"])}

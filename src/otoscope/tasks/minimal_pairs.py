@@ -63,7 +63,7 @@ def _order(lexicon: list[WordPair], known: tuple[Voice, ...], seed: int) -> list
 
 def _item(said: _Said, frame: str, seed: int) -> TaskItem:
     pair = spoken_pair(
-        frame.format(said.answer), frame.format(said.foil), engine=said.voice.engine, voice=said.voice.name
+        frame.format(said.answer), frame.format(said.foil), engine=said.voice.engine, voice=said.voice.name, join=True
     )
     name = f"{said.voice.unit}/{said.words.feature}/{said.answer}-{said.foil}"
     labels = {
@@ -85,12 +85,14 @@ TASK = TaskSource(
         source="speech synthesis",
         licence="free of rights",
         made_by=(
-            f"Both words are spoken in the frame '{FRAME}' by one voice; the samples are the same up to the word or the "
-            "phone before it, and the span is measured. Features and voices take turns; either word of a pair is the answer."
+            f"Both words are spoken in the frame '{FRAME}' by one voice, and the corrupt sound begins with the clean one's own "
+            "samples up to the phone that differs (cross-fade of 5 ms). The span runs from there to the end of the word. "
+            "Features and voices take turns; either word of a pair is the answer."
         ),
         limits=(
-            "Synthetic speech is clearer and more regular than people's. A voice shapes the neighbours of a phone as well, "
-            "and where the two words last differently, what follows is shifted by a constant."
+            "Synthetic speech is more regular than people's. What a voice does to the phones before the change is that of the "
+            "clean word in both sounds; a voice shapes the phones after it as well, and where the two words last differently, "
+            "what follows is shifted by a constant."
         ),
         citation="Ladefoged and Johnson, A Course in Phonetics (features); CMUdict (phones)",
     ),

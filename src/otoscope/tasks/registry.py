@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 from otoscope.errors import TaskError
 from otoscope.tasks import (
+    environmental_sounds,
     minimal_pairs,
     short_sentences,
     spoken_commands,
     spoken_digits,
+    voices,
 )
 from otoscope.tasks.source import DEFAULT_ITEMS, SOURCES, Request, TaskSource, near
 from otoscope.tasks.task import Task
@@ -21,8 +23,10 @@ TASKS: dict[str, TaskSource] = {
     for task in (
         spoken_commands.TASK,
         spoken_digits.TASK,
+        environmental_sounds.TASK,
         short_sentences.TASK,
         minimal_pairs.TASK,
+        voices.TASK,
     )
 }
 

@@ -16,7 +16,7 @@ from otoscope.tasks.minimal import spoken_pair
 from otoscope.tasks.pair import Pair
 from otoscope.tasks.planted import overwrite_pairs
 from otoscope.tasks.recordings import Recording
-from otoscope.tasks.source import Made, Request, TaskSource
+from otoscope.tasks.source import Made, Request, TaskSource, number_of
 from otoscope.tasks.speakers import voices
 from otoscope.tasks.task import Card, TaskItem
 
@@ -54,7 +54,7 @@ def _build(request: Request) -> Made:
     if request.source == "synthetic":
         return _spoken(request)
     found = hub.librispeech() if request.source == "hub" else librispeech.recordings(request.folder)
-    longest = float(request.options.get("seconds", LONGEST))
+    longest = number_of(request, "seconds", LONGEST)
     if not any(r.text for r in found):
         raise TaskError(
             "none of the recordings has a text: give LibriSpeech with its transcripts, or a manifest.tsv with a column 'text'."
@@ -136,7 +136,7 @@ def _spoken(request: Request) -> Made:
         lap, place = divmod(index, len(frames))
         voice, frame = known[first[(place + lap) % len(known)]], frames[place]
         answer, foil = SENTENCES[frame][:: -1 if (place + lap + turned) % 2 else 1]
-        pair = spoken_pair(frame.format(answer), frame.format(foil), engine=voice.engine, voice=voice.name)
+        pair = spoken_pair(frame.format(answer), frame.format(foil), engine=voice.engine, voice=voice.name, join=True)
         pair = pair.replace(name=f"{voice.unit}/{answer}-{foil}", seed=request.seed)
         labels = {"kind": "spoken", "voice": voice.unit, "sex": voice.sex}
         items.append(TaskItem(pair, answer, foil, _question(frame.format("...")), voice.unit, labels))
@@ -154,7 +154,7 @@ TASK = TaskSource(
         made_by=(
             "Recorded: words are found by forced alignment, and another word of the same speaker is put in the place of one, "
             "stretched to its length, so both sentences are bit-identical outside it. Synthetic: one voice speaks a "
-            "sentence with either word. Speakers take turns."
+            "sentence with either word, and both begin with the same samples. Speakers take turns."
         ),
         limits=(
             "A spliced word need not fit the sense, and its edges can be heard; a model that guesses from context may write the "

@@ -5,6 +5,7 @@ A task of your own is one file with a ``TaskSource`` (imitate ``spoken_digits.py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -102,6 +103,22 @@ class TaskSource:
         made = self.build(request)
         card = replace(self.card, source=made.source or self.card.source, licence=made.licence or self.card.licence)
         return Task(self.name, self.version, request.seed, tuple(made.items[: request.n]), card, made.labels)
+
+
+def number_of(request: Request, option: str, default: float) -> float:
+    """A positive number that the caller may give as an option.
+
+    Raises:
+        TaskError: it is none.
+    """
+    given = request.options.get(option, default)
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise TaskError(f"{option} is '{given}': give a positive number, such as {default:g}.")
+    return value
 
 
 def near(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
