@@ -20,6 +20,7 @@ from otoscope.audio.clip import Clip
 from otoscope.errors import TaskError
 from otoscope.models.mini_labels import DIGITS, SEX_OF
 from otoscope.tasks.corpora import fsdd as fsdd_files
+from otoscope.tasks.corpora.esc50 import answer_of
 from otoscope.tasks.corpora.layout import mislabelled
 from otoscope.tasks.recordings import Recording
 
@@ -121,7 +122,11 @@ def esc50(corpus: HubCorpus = ESC50) -> list[Recording]:
     """The environmental sounds, labelled with what is answered; a sound's unit is its original recording."""
     return [
         Recording(
-            row["filename"], row["category"], str(row["src_file"]), _loader(row), labels={"fold": str(row["fold"])}
+            row["filename"],
+            answer_of(row["category"]),
+            str(row["src_file"]),
+            _loader(row),
+            labels={"fold": str(row["fold"])},
         )
         for row in corpus.rows()
     ]

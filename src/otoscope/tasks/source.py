@@ -122,6 +122,6 @@ def number_of(request: Request, option: str, default: float) -> float:
 
 
 def near(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """ "; did you mean 'x'?" where one of the known names is like it, else nothing."""
+    """``" (did you mean 'digits'?)"`` where something known is near, else nothing."""
     match = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean '{match[0]}'?" if match else ""
+    return f" (did you mean '{match[0]}'?)" if match else ""

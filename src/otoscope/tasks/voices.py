@@ -61,12 +61,14 @@ def _opposed(found: Sequence[Recording], n: int, seed: int) -> list[tuple[tuple[
                 f"there is no recording of a {sex} reader: give LibriSpeech with its SPEAKERS.TXT, or a manifest.tsv with a "
                 "column 'sex' (male or female)."
             )
-    pairs = []
-    available = min(sum(len(reader) for reader in queues[sex]) for sex in SEXES)
     orders = {sex: _in_turns(queues[sex]) for sex in SEXES}
-    for index in range(min(n, available)):
-        answer, foil = SEXES[:: -1 if index % 2 else 1]
-        pairs.append(((orders[answer][index], orders[foil][index]), answer))
+    pairs = []
+    for index in range(min(n, 2 * min(map(len, orders.values())))):
+        lap, turn = divmod(index, 2)
+        answer, foil = SEXES[:: -1 if turn else 1]
+        # half a list away, so that a recording is the foil long before or after it is the clean one
+        other = (lap + len(orders[foil]) // 2 + turn) % len(orders[foil])
+        pairs.append(((orders[answer][lap], orders[foil][other]), answer))
     return pairs
 
 

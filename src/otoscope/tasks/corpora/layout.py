@@ -19,6 +19,8 @@ def below(folder: Path, names: Sequence[str]) -> Path:
 
 def sounds(folder: Path) -> list[Path]:
     """Sound files directly in a folder, by name."""
+    if not folder.is_dir():
+        return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
 
 
