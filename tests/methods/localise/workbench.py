@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from otoscope.engine.metrics import LogitDiff
 from otoscope.engine.model import Model
 from otoscope.methods.localise.planting import Workbench, scratch_copy
@@ -20,8 +22,10 @@ def posed(model: Model, seed: int) -> Posed:
     return Posed(item, clean, corrupt, metric)
 
 
-def workbench(family: str = "whisper", n: int = 2, tuning: int = 2, seed: int = 0) -> Workbench:
+def workbench(
+    family: str = "whisper", n: int = 2, tuning: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Workbench:
     """A healthy tiny model, its scratch copy, and items."""
-    model = build(family, seed=seed)
+    model = build(family, dtype, seed)
     items = [posed(model, i + 1) for i in range(n + tuning)]
     return Workbench(model, scratch_copy(model), items[:n], items[n:], seed)
