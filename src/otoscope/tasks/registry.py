@@ -58,7 +58,7 @@ def make(
         n: so many items; None for 40, or all where there are fewer.
         seed: of every draw.
         source: ``local`` reads the corpus in ``data``; ``hub`` gets it through the package ``datasets``; ``synthetic`` needs
-            no data; ``auto`` is local where data is given, else synthetic.
+            no data; ``auto`` is local where data is given and the task can be made from it, else synthetic.
         data: the corpus's folder as it is distributed, a folder with a ``manifest.tsv``, or a folder that holds such
             folders.
         options: the task's own, such as ``feature="voicing"`` of ``minimal-pairs``.
@@ -73,7 +73,7 @@ def make(
     if n is not None and n < 1:
         raise TaskError(f"n is {n}: give at least one item, or None.")
     if source == "auto":
-        source = "synthetic" if data is None else "local"
+        source = "local" if data is not None and "local" in found.sources else "synthetic"
     folder = None
     if source == "local":
         if data is None:

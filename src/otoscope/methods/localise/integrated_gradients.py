@@ -26,6 +26,7 @@ STEPS = 5
     "integrated-gradients",
     arms=("repair", "pairs", "circuit"),
     summary=f"difference times the slope's mean over {STEPS} steps from base to donor",
+    costly=True,
 )
 def integrated_gradients(case: Case) -> Float[np.ndarray, "item place"]:
     """Difference times mean slope."""
