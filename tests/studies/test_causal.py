@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from otoscope.errors import TaskError
 from otoscope.methods.localise import registry
 from otoscope.methods.localise.registry import method
 from otoscope.runs import Run
+from otoscope.runs.files import plain
 from otoscope.stats import Interval
 from otoscope.studies import causal, causal_cells, causal_run
 from otoscope.studies.causal_cells import drawn_sets, entrants
@@ -77,10 +80,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(model, task, pr
         with Run(tmp_path / folder, "bench causal", asked.describe(), seeds={"seed": seed}) as run:
             found = causal.study(model, [task], asked, run.step)
             run.finish(causal.metrics(found), claims=causal.claims(found))
-        return json.dumps(causal.leaderboard(found)), (tmp_path / folder / "results.json").read_text()
+        return json.dumps(plain(causal.leaderboard(found))), (tmp_path / folder / "results.json").read_text()
 
-    assert made(0, "a") == made(0, "b")
-    assert made(0, "a") != made(1, "c")
+    first = made(0, "a")
+    assert first == made(0, "b")
+    schema = json.loads((files("otoscope.studies") / "causal_leaderboard.schema.json").read_text("utf-8"))
+    jsonschema.validate(json.loads(first[0]), schema)
+    assert first != made(1, "c")
 
 
 def test_a_killed_run_computes_no_finished_cell_again(model, task, protocol, tmp_path):
