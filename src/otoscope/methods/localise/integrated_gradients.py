@@ -24,7 +24,7 @@ STEPS = 5
 
 @method(
     "integrated-gradients",
-    arms=("repair", "pairs", "circuit"),
+    arms=("repair", "circuit"),
     summary=f"difference times the slope's mean over {STEPS} steps from base to donor",
     costly=True,
 )
