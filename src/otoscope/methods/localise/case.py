@@ -283,9 +283,10 @@ class Case:
         """
         changed = self.changed(i)
         base = self.base_values(i)
-        wanted = [site for site in whole_sites(self.places) if everywhere or changed[site]]
+        sites = whole_sites(self.places)
+        wanted = [site for site in sites if everywhere or changed[site]]
         found: dict[Site, Tensor] = {
-            site: torch.zeros(()).expand_as(base[site]) for site in whole_sites(self.places) if site not in wanted
+            site: torch.zeros(()).expand_as(base[site]) for site in sites if site not in wanted
         }
         metric = self.metric(i)
         if LOGITS in changed:
@@ -293,6 +294,9 @@ class Case:
         known = self._slopes.get((self.items[i], at), {})
         if all(site in known for site in wanted):
             return found | {site: known[site] for site in wanted}
+        known_encoder = self._known_encoder(wanted)
+        # a run of the whole model gives all slopes for the price of one
+        taken = wanted if known_encoder else sites
         nudges: dict[Site, Tensor] = {}
 
         def nudge(site: Site) -> Intervention:
@@ -306,15 +310,15 @@ class Case:
         with ExitStack() as stack:
             if at:
                 stack.enter_context(self._between(at))
-            if self._known_encoder(wanted):
+            if known_encoder:
                 stack.enter_context(hearing(self.model.adapter, self.base.encoded(self.items[i])))
             entry = self._entering(i, at)
-            run = self.model.run(self.inputs(i), [*entry, *(nudge(site) for site in wanted)], grad=True)
+            run = self.model.run(self.inputs(i), [*entry, *(nudge(site) for site in taken)], grad=True)
             pair = run.logits[0, metric.position, list(metric.vocab)]
-            slopes = torch.autograd.grad(pair[0] - pair[1], [nudges[s] for s in wanted], materialize_grads=True)
+            slopes = torch.autograd.grad(pair[0] - pair[1], [nudges[s] for s in taken], materialize_grads=True)
         self._patched += SLOPE_COST
-        self._slopes[self.items[i], at] = dict(zip(wanted, slopes))
-        return found | self._slopes[self.items[i], at]
+        known = self._slopes[self.items[i], at] = dict(zip(taken, slopes))
+        return found | {site: known[site] for site in wanted}
 
     @contextmanager
     def _between(self, at: float) -> Iterator[None]:
