@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import causal
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("OTOSCOPE_DATA", ROOT.parent / "shared" / "data"))
 
@@ -234,6 +236,29 @@ ROWS = [
         speed("gc", "naive"), "x", readme=True, seconds=1),
     Row("trace", "tracing all encoder residuals, times the plain forward", "<= 1.10", BENCH,
         lambda: _trace(), "x", readme=True, seconds=1),
+]  # fmt: skip
+
+
+CAUSAL = causal.command()
+_CAUSAL = "otoscope bench causal --data ../shared/data"
+ROWS += [
+    Row("causal_faults", "faults planted in Whisper tiny.en, one at a time", ">= 300", _CAUSAL,
+        metric("faults.model", *CAUSAL), readme=True, seconds=4000),
+    Row("causal_exact", "exact patching from the healthy run names the faulty place first", ">= 0.95", _CAUSAL,
+        metric("top1.exact-repair", *CAUSAL), readme=True, seconds=1),
+    Row("causal_random", "random guessing against chance, two-sided p", ">= 0.05", _CAUSAL, metric("random_p", *CAUSAL),
+        readme=True, seconds=1),
+    *(
+        Row(f"causal_{measure}_{entrant}", f"{label}: {what}", bar, _CAUSAL, metric(f"{name}.{entrant}", *CAUSAL),
+            readme=measure == "top1", seconds=1)
+        for measure, name, what, bar in (
+            ("top1", "top1", "names the faulty place first", None),
+            ("auc", "auc", "ROC-AUC over places", None),
+            ("healthy", "no_fault_ok", "calls a healthy model healthy", ">= 0.95"),
+        )
+        for entrant, label in causal.ENTRANTS.items()
+        if (measure, entrant) != ("top1", "exact-repair")
+    ),
 ]  # fmt: skip
 
 
