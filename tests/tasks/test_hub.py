@@ -74,7 +74,7 @@ def test_commands_come_with_their_labels_as_words(published):
     task = make("commands", source="hub", n=8, words="yes,no")
     repository, options = asked[0]
     assert repository == "google/speech_commands"
-    assert "test" in options["data_files"]["all"]
+    assert "test" in options["data_files"][options["split"]]
     assert {item.answer for item in task} == {"yes", "no"}
     assert all(item.labels["same_speaker"] == "yes" for item in task)
     assert {item.unit for item in task} == set(tiny_corpora.HASHES)

@@ -53,7 +53,7 @@ class HubCorpus:
         datasets = _package()
         try:
             table = datasets.load_dataset(
-                self.repository, data_files={"all": self.files}, revision=self.revision, split="all",
+                self.repository, data_files={"drawn_from": self.files}, revision=self.revision, split="drawn_from",
                 verification_mode="no_checks",
             )  # fmt: skip
         except Exception as error:  # datasets, huggingface_hub and their transports raise many kinds

@@ -17,7 +17,7 @@ from otoscope.tasks.source import RATE
 
 Samples = Float[np.ndarray, " n"]
 #: level of every sound, root mean square
-_LEVEL = 0.08
+_LEVEL = 0.02
 
 
 def _band(noise: Samples, low: float, high: float) -> Samples:

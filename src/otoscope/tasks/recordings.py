@@ -31,7 +31,7 @@ class Recording:
     name: str
     label: str
     unit: str
-    load: Callable[[], Clip] = field(compare=False)
+    load: Callable[[], Clip] = field(compare=False, repr=False)
     text: str = ""
     labels: dict[str, str] = field(default_factory=dict, compare=False)
 
