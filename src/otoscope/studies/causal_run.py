@@ -45,6 +45,7 @@ def bench_causal(
     data: Path | None = None,
     source: Wanted = "auto",
     plugins: Sequence[Path] = (),
+    distance: Path | None = None,
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     notify: Callable[[str], None] = lambda line: None,
@@ -58,6 +59,7 @@ def bench_causal(
         data: folder of corpora; None for synthesised speech.
         source: where sounds come from (see :func:`otoscope.tasks.registry.make`).
         plugins: Python files that register methods of yours.
+        distance: run of ``bench distance``, whose recommendation is printed with the protocol.
         out: directory of the run.
         progress, notify: told what happens.
         loading: passed to :func:`otoscope.load`.
@@ -68,6 +70,7 @@ def bench_causal(
     command = "bench causal"
     for plugin in plugins:
         load_plugin(plugin)
+    advice = advised(distance) if distance else ""
     loaded = load(model, **loading)
     tasks = tasks_for(loaded, protocol, data, source, notify)
     identity = {
@@ -78,7 +81,8 @@ def bench_causal(
         if run:
             run.record_weights(loaded.name, loaded.weights_hash())
         found = study(loaded, tasks, protocol, run.step if run else compute_now, progress, notify)
-        numbers, made, said = metrics(found), claims(found), lines(found)
+        numbers, made = metrics(found), claims(found)
+        said = [*lines(found), *(["", advice] if advice else [])]
         if run is None:
             return Benchmarked(without_run(command, numbers, made), said, found, None)
         write_tables(run, tables(found))
@@ -87,7 +91,7 @@ def bench_causal(
         notify("writing the report")
         from otoscope.studies.causal_report import write_report
 
-        return Benchmarked(results, said, found, write_report(run, found, made))
+        return Benchmarked(results, said, found, write_report(run, found, made, advice))
 
 
 def tasks_for(
@@ -121,6 +125,23 @@ def tasks_for(
             f"no task can be made here for {model.name}: name one with --tasks, and give its sounds with --data."
         )
     return made
+
+
+def advised(run: Path) -> str:
+    """How clean and corrupt are best made, as a run of the out-of-distribution study recommends.
+
+    Raises:
+        TaskError: there is no such run, or it recommends nothing.
+    """
+    from otoscope.studies.distance_run import recommendation
+
+    try:
+        results = json.loads((run / "results.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TaskError(
+            f"'{run}' holds no finished run: give the directory that `otoscope bench distance --out` wrote."
+        ) from error
+    return recommendation(results)
 
 
 def load_plugin(path: Path) -> None:

@@ -41,6 +41,9 @@ def command(
     data: Annotated[
         Path | None, typer.Option(help="Folder of corpora with real recordings; synthesised speech without.")
     ] = None,
+    distance: Annotated[
+        Path | None, typer.Option(help="Run of `otoscope bench distance`, whose recommendation is printed as well.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice.")] = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
@@ -58,7 +61,7 @@ def command(
     asked = read_protocol(protocol, quick=quick).limited(named(tasks), named(methods), faults, seed)
     with progress(f"loading {model}") as bar:
         done = bench_causal(
-            model, asked, data=data, plugins=plugin or (), out=out, progress=bar, notify=bar.say, device=device,
+            model, asked, data=data, plugins=plugin or (), distance=distance, out=out, progress=bar, notify=bar.say, device=device,
             dtype=dtype, revision=revision, offline=offline,
         )  # fmt: skip
     if json:
