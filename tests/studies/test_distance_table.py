@@ -123,7 +123,7 @@ def planted(best: str, trap: str, seed: int = 0) -> list[Row]:
     rng = np.random.default_rng(seed)
     rows = maps(level=0.0, seed=seed)
     for row in rows:
-        row["flagged"] = bool(rng.random() < 0.03)
+        row["flagged"] = row["kind"] != best and bool(rng.random() < 0.03)
         row["effect"] = 0.5
         if row["kind"] in (best, trap):
             row["false"] = row["wrong"] = False
