@@ -44,9 +44,9 @@ def test_fit_agrees_with_scikit_learn_on_standardised_features(labels: int):
     rng = np.random.default_rng(0)
     y = rng.integers(labels, size=300)
     x = rng.standard_normal((300, 6)) * [1, 2, 3, 4, 5, 100] + y[:, None] + 7
-    probe = fit(x, y, penalties=[0.1])
-    mean, spread = x.mean(0), x.std(0)
-    rival = LogisticRegression(C=1 / (0.1 * len(x)), max_iter=5000, tol=1e-8).fit((x - mean) / spread, y)
+    probe = fit(x, y, penalties=[0.01])
+    mean, spread = x.mean(0), x.std(0) * np.sqrt(6)
+    rival = LogisticRegression(C=1 / (0.01 * len(x)), max_iter=5000, tol=1e-8).fit((x - mean) / spread, y)
     assert np.abs(np.exp(probe.log_probs(x)) - rival.predict_proba((x - mean) / spread)).max() < 5e-3
     assert probe.score(x, y) == pytest.approx(rival.score((x - mean) / spread, y), abs=0.01)
 

@@ -3,7 +3,7 @@
 ``fit(x_train, y_train, groups) -> Probe`` with ``.score(x, y)`` and ``.weights``; ``fit_mlp`` and ``fit_sparse`` alike.
 """
 
-from otoscope.methods.probes.linear import LinearProbe, Probe, fit
+from otoscope.methods.probes.linear import LinearProbe, Probe, fit, fit_path
 from otoscope.methods.probes.mdl import CodeLength, online_code
 from otoscope.methods.probes.mlp import MLPProbe, fit_mlp
 from otoscope.methods.probes.selectivity import (
@@ -32,6 +32,7 @@ __all__ = [
     "fisher_score",
     "fit",
     "fit_mlp",
+    "fit_path",
     "fit_sparse",
     "held_out",
     "mean_difference",

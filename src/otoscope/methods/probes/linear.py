@@ -1,6 +1,7 @@
 """Linear probes: what a layer holds in a form that one matrix reads.
 
-Multinomial logistic regression with an L2 penalty on standardised features: ``mean_i -log p(y_i | x_i) + l/2 |W|^2``.
+Multinomial logistic regression with an L2 penalty: ``mean_i -log p(y_i | x_i) + l/2 |W|^2`` on standardised features, divided
+by ``sqrt(d)``, so that a row's squared norm is about 1 and ``l`` means the same at every width.
 The penalty ``l`` is chosen by the held-out log-likelihood of *training* groups alone; the test rows are never looked at.
 The mean (not the sum) over rows makes ``l`` mean the same for every number of rows.
 """
@@ -20,7 +21,7 @@ from otoscope.errors import TaskError
 from otoscope.methods.probes.splits import Fold, disjoint_folds
 
 #: penalties that are tried, the strongest first: each starts from the solution of the one before
-PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
+PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
 _MOST_STEPS = 300
 
 
@@ -115,10 +116,10 @@ def fit(
     if inner:
         totals = np.zeros(len(ordered))
         for train, test in inner:
-            for i, probe in enumerate(_path(x[train], y[train], ordered, balanced)):
+            for i, probe in enumerate(fit_path(x[train], y[train], ordered, balanced=balanced)):
                 totals[i] += held_out_log_likelihood(probe, x[test], y[test]) / len(inner)
         chosen, best = ordered[int(totals.argmax())], float(totals.max())
-    probe = _path(x, y, [chosen], balanced)[0]
+    probe = fit_path(x, y, [chosen], balanced=balanced)[0]
     return LinearProbe(probe.classes, probe.weights, probe.bias, chosen, best)
 
 
@@ -160,14 +161,19 @@ def held_out_log_likelihood(probe: Probe, x: Float[np.ndarray, "row d"], y: Shap
     return float(logs.mean())
 
 
-def _path(
-    x: Float[np.ndarray, "row d"], y: Shaped[np.ndarray, " row"], penalties: Sequence[float], balanced: bool
+def fit_path(
+    x: Float[np.ndarray, "row d"],
+    y: Shaped[np.ndarray, " row"],
+    penalties: Sequence[float] = PENALTIES,
+    *,
+    balanced: bool = False,
 ) -> list[LinearProbe]:
-    """A probe per penalty, from the strongest to the weakest."""
+    """A probe per penalty, in the order given; each starts from the one before, so give the strongest first."""
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     spread[spread < 1e-8] = 1.0
+    spread *= np.sqrt(x.shape[1])
     standard = ((x - mean) / spread).astype(np.float32)
     model: Any = LogisticRegression(
         max_iter=_MOST_STEPS, warm_start=True, tol=1e-3, class_weight="balanced" if balanced else None
