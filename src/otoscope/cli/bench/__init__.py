@@ -1,4 +1,7 @@
-"""Benchmarks against planted truth."""
+"""Benchmarks against planted truth. Its commands take --json and --out DIR.
+
+Example: otoscope bench causal --quick --out runs/causal
+"""
 
 #: subcommand -> what it is for
 COMMANDS = {

@@ -1,4 +1,7 @@
-"""Sparse autoencoders of audio models."""
+"""Sparse autoencoders of audio models. Its commands take --json and --out DIR.
+
+Example: otoscope sae train runs/activations --arch topk --width 8x --k 32 --out runs/sae
+"""
 
 #: subcommand -> what it is for
 COMMANDS = {
