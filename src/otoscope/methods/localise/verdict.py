@@ -11,8 +11,17 @@ called healthy with a probability of at least ``k / (n + 1)``, whatever the scor
 says which level it holds.
 
 The probability is one over calibration and new case together. With one calibration at hand, the share of healthy cases
-that is called healthy is spread around it: Beta(k, n + 1 - k) for scores without ties. Cases that share items are not
-exchangeable with cases of other items, and then the level is no guarantee but an estimate.
+that is called healthy is spread around it: Beta(k, n + 1 - k) for scores without ties.
+
+Cases that share items are *not* exchangeable with cases of other items: one item with large scores lifts many sets of the
+calibration, or of the new cases, at once, and the level is lost. :func:`calibrated_by_item` counts items instead. A mean
+over ``m`` items exceeds a threshold only where an item does, and ``m`` new items stay below the k-th smallest of ``n`` with
+the probability
+
+    k (k + 1) ... (k + m - 1) / ((n + 1) (n + 2) ... (n + m))
+
+(all orders of ``n + m`` exchangeable values are equally likely), ``n / (n + m)`` for the largest. That is a guarantee for
+cases of ``m`` new items, and a cautious one.
 """
 
 from __future__ import annotations
@@ -63,17 +72,47 @@ def calibrated(healthy: Sequence[Float[np.ndarray, "*item place"]], alpha: float
     Raises:
         TaskError: no healthy case, or ``alpha`` is no share.
     """
-    if not 0 < alpha < 1:
-        raise TaskError(f"alpha is {alpha:g}: give the share of healthy cases that may be called faulty, such as 0.02.")
-    n = len(healthy)
-    if n == 0:
-        raise TaskError("there is no healthy case to set the threshold by: give the scores of at least one.")
-    tops = np.sort([top_score(scores) for scores in healthy])
+    tops = _tops(healthy, alpha)
+    n = len(tops)
     k = min(n, math.ceil((n + 1) * (1 - alpha) - 1e-9))
     return Verdict(float(tops[k - 1]), n, k / (n + 1))
+
+
+def calibrated_by_item(rows: Float[np.ndarray, "item place"], n_items: int, alpha: float = 0.02) -> Verdict:
+    """The verdict for cases of ``n_items`` new items each, whose scores are means over items.
+
+    Use it where healthy cases would have to share items. It does not hold for methods that score all items at once.
+
+    Args:
+        rows: scores of the healthy model, one row per item; no two rows of one item.
+        n_items: items of a case that is judged.
+        alpha: share of healthy cases that may be called faulty.
+
+    Raises:
+        TaskError: no row, a case of no items, or ``alpha`` is no share.
+    """
+    if n_items < 1:
+        raise TaskError(f"a case of {n_items} items cannot be judged: give how many items a case has, at least 1.")
+    tops = _tops(list(rows), alpha)
+    n = len(tops)
+
+    def level(k: int) -> float:
+        return math.prod((k + j) / (n + 1 + j) for j in range(n_items))
+
+    k = next((k for k in range(1, n + 1) if level(k) >= 1 - alpha - 1e-9), n)
+    return Verdict(float(tops[k - 1]), n, level(k))
 
 
 def top_score(scores: Float[np.ndarray, "*item place"]) -> float:
     """The highest score of one case; minus infinity where nothing is said of any place."""
     mean = mean_score(scores)
     return -math.inf if np.isnan(mean).all() else float(np.nanmax(mean))
+
+
+def _tops(healthy: Sequence[Float[np.ndarray, "*item place"]], alpha: float) -> Float[np.ndarray, " case"]:
+    """The highest scores of the healthy cases, from the smallest to the largest."""
+    if not 0 < alpha < 1:
+        raise TaskError(f"alpha is {alpha:g}: give the share of healthy cases that may be called faulty, such as 0.02.")
+    if len(healthy) == 0:
+        raise TaskError("there is no healthy case to set the threshold by: give the scores of at least one.")
+    return np.sort([top_score(scores) for scores in healthy])
