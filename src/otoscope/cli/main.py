@@ -26,11 +26,9 @@ COMMANDS = {
     "corrupt": "corrupt a recording in one named way, keeping its length",
     "patch": "find where inside the model two sounds are told apart",
     "lens": "read a model's layers as they are being computed",
-    "explain": "say why a recogniser got a word wrong, and what mends it",
     "probe": "read a label from every layer, with nulls",
     "tasks": "list the benchmark's tasks, and show one",
     "bench": "benchmark methods and corruptions against planted truth",
-    "sae": "train, score, show and share sparse dictionaries of sound",
 }
 
 INTERRUPTED = 130

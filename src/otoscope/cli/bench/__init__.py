@@ -6,6 +6,5 @@ Example: otoscope bench causal --quick --out runs/causal
 #: subcommand -> what it is for
 COMMANDS = {
     "causal": "score methods that look for the place of a fault",
-    "corruptions": "audit which corruption isolates which factor",
     "distance": "ask whether unnatural states mislead a method",
 }
