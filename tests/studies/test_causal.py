@@ -15,11 +15,10 @@ from otoscope.methods.localise import registry
 from otoscope.methods.localise.registry import method
 from otoscope.runs import Run
 from otoscope.runs.files import plain
-from otoscope.stats import Interval
 from otoscope.studies import causal, causal_cells, causal_run
-from otoscope.studies.causal_cells import drawn_sets, entrants
+from otoscope.studies.causal_cells import entrants
 from otoscope.studies.causal_protocol import Faithful, Faults, Healthy, read_protocol
-from otoscope.studies.causal_scores import _over_items, chance_test
+from otoscope.studies.causal_scores import chance_test
 from otoscope.studies.outcome import compute_now
 from otoscope.tasks.pair import Pair
 from otoscope.tasks.task import Card, Task, TaskItem
@@ -52,7 +51,7 @@ def posed_at_once(monkeypatch):
 @pytest.fixture
 def protocol():
     asked = replace(
-        read_protocol(), methods=METHODS, faults=Faults(12, 0, 2, 1, 2), healthy=Healthy(4, 4, 20),
+        read_protocol(), methods=METHODS, faults=Faults(12, 0, 2, 1, 2), healthy=Healthy(4, 4),
         faithfulness=Faithful(1, (0.1, 0.5, 1.0)),
     )  # fmt: skip
     return asked
@@ -64,6 +63,8 @@ def test_exact_repair_finds_what_was_planted_and_chance_does_not(model, task, pr
     assert exact.numbers["top1"].value == 1
     assert exact.numbers["auc"].value > 0.98  # of two swapped heads, one alone may repair little
     assert exact.numbers["top1"].n == 12
+    assert exact.single.value == 1
+    assert 0 < exact.single.n <= 12
     assert guess.numbers["top1"].value < 0.5
     assert found.random_p > 0.01
     assert exact.forwards > found.standing("activation-difference-repair").forwards
@@ -176,20 +177,37 @@ def test_chance_is_told_from_skill():
     assert chance_test(12, chances) < 0.001
 
 
-def test_the_interval_of_a_share_of_sets_is_over_items():
-    sets = [(a, b) for a in range(10) for b in range(a)]
-    wrong = np.array([0.0 if 3 in chosen else 1.0 for chosen in sets])  # one item spoils every set it is in
-    got = _over_items([wrong], [sets])
-    assert isinstance(got, Interval)
-    assert got.value == pytest.approx(1 - 2 / 10)
-    assert got.n == 10
-    assert got.low < 0.65
-    assert got.high == 1
+def test_no_item_is_in_two_healthy_cases_and_the_level_is_that_of_the_items(model, task, protocol):
+    found = causal.study(model, [task], protocol, compute_now)
+    kept = found.tasks[0].healthy["exact-repair"]
+    assert len(kept.calibration) == 4
+    assert [len(case) for case in kept.cases()] == [kept.size] * (4 // kept.size)
+    line = found.standing("activation-difference-repair")
+    assert line.no_fault_ok.n == 2  # four items, two per case
+    assert line.no_fault_level == pytest.approx(4 / 6)  # the largest of four items, against two new ones
+    assert line.no_fault_ok.high - line.no_fault_ok.low > 0.5  # two cases prove little, whatever their share
 
 
-def test_sets_repeat_and_entrants_are_named_by_their_arms(protocol):
-    assert drawn_sets(protocol, 1, 0, 6) == drawn_sets(protocol, 1, 0, 6)
-    assert all(len(set(chosen)) == 2 for chosen in drawn_sets(protocol, 1, 0, 6))
+def test_a_method_that_pools_the_items_is_asked_about_every_case(model, task, protocol):
+    asked: list[int] = []
+
+    @method("pooling", arms=("repair",))
+    def pooling(case):
+        asked.append(case.n_items)
+        return np.zeros(len(case.places))
+
+    try:
+        found = causal.study(model, [task], replace(protocol, methods=("pooling",)), compute_now)
+        kept = found.tasks[0].healthy["pooling"]
+        assert kept.size == 1
+        assert len(kept.cases()) == 2
+        assert asked.count(4) == 2  # once about each pool, then about its two cases
+        assert found.standing("pooling").no_fault_ok.n == 2
+    finally:
+        registry._METHODS.pop("pooling", None)
+
+
+def test_entrants_are_named_by_their_arms():
     labels = [one.label for one in entrants([registry.get(name) for name in METHODS])]
     assert labels == [
         "exact-repair",

@@ -145,7 +145,9 @@ def metrics(found: Found) -> dict[str, Interval | float | int | None]:
         label = line.entrant.label
         out |= {f"{name}.{label}": value for name, value in line.numbers.items()}
         out[f"inputs_top1.{label}"] = line.on_inputs
+        out[f"top1_single.{label}"] = line.single
         out[f"no_fault_ok.{label}"] = line.no_fault_ok
+        out[f"no_fault_level.{label}"] = line.no_fault_level
         out[f"detected.{label}"] = line.detected
         out[f"stability.{label}"] = line.stability
         out[f"forwards.{label}"] = line.forwards
@@ -183,7 +185,9 @@ def leaderboard(found: Found) -> dict[str, Any]:
                 "summary": line.entrant.method.summary,
                 **{name: interval(value) for name, value in line.numbers.items()},
                 "inputs_top1": interval(line.on_inputs),
-                "no_fault_ok": interval(line.no_fault_ok), "detected": interval(line.detected),
+                "top1_single": interval(line.single),
+                "no_fault_ok": interval(line.no_fault_ok), "no_fault_level": line.no_fault_level,
+                "detected": interval(line.detected),
                 "stability": line.stability, "cpr": interval(line.cpr), "cmd": interval(line.cmd),
                 "forwards": line.forwards,
                 "by_task": {name: interval(value) for name, value in line.by_task.items()},

@@ -86,6 +86,24 @@ class Planted:
 
 
 @dataclass(frozen=True, eq=False)
+class Healthy:
+    """An entrant's scores of a model that is rounded everywhere and faulty nowhere; no item is in two rows.
+
+    Attributes:
+        calibration, test: ``[row, place]``.
+        size: rows of one case: as many items as a fault's case has, or 1 where the method pools a case's items.
+    """
+
+    calibration: Float[np.ndarray, "row place"]
+    test: Float[np.ndarray, "row place"]
+    size: int
+
+    def cases(self) -> list[Float[np.ndarray, "row place"]]:
+        """The cases of the test, none of which shares an item with another."""
+        return [self.test[i : i + self.size] for i in range(0, len(self.test) - self.size + 1, self.size)]
+
+
+@dataclass(frozen=True, eq=False)
 class TaskCells:
     """Everything that was computed of one task.
 
@@ -94,8 +112,7 @@ class TaskCells:
         n_items: items that the healthy model answers rightly.
         faults: the planted ones.
         cells: entrants on faults.
-        healthy: entrant -> ``[set, place]`` scores of sets of items of the healthy model, for calibration and for the test.
-        tested: entrant -> the items of each set of the test.
+        healthy: entrant -> its scores of the healthy model.
         circuits: entrant -> ``[fraction]`` faithfulness curve, and its two areas.
         costs: rows of entrant, stack of the fault, forwards and seconds of a method on its own.
     """
@@ -104,8 +121,7 @@ class TaskCells:
     n_items: int
     faults: list[Planted]
     cells: list[Cell]
-    healthy: dict[str, tuple[np.ndarray, np.ndarray]]
-    tested: dict[str, list[tuple[int, ...]]]
+    healthy: dict[str, Healthy]
     circuits: dict[str, dict[str, Any]]
     costs: list[dict[str, Any]]
 
@@ -176,7 +192,7 @@ class Bench:
         for planted in faults:
             cells += self._score(planted, those)
             tick(len(those))
-        healthy: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        healthy: dict[str, Healthy] = {}
         for one in those:
             healthy[one.label] = self._healthy(one)
             tick()
@@ -185,10 +201,8 @@ class Bench:
             if "circuit" in one.method.arms and one.method.name not in circuits:
                 circuits[one.method.name] = self._circuit(one.method)
             tick()
-        n = len(self.pools[1])
-        tested = {one.label: drawn_sets(self.protocol, self.seed, 1, n, one.method.costly) for one in those}
         costs = self._costs(those, faults) if self.costed else []
-        return TaskCells(self.task, len(self.posed), faults, cells, healthy, tested, circuits, costs)
+        return TaskCells(self.task, len(self.posed), faults, cells, healthy, circuits, costs)
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -263,33 +277,20 @@ class Bench:
 
     # -- the healthy model -----------------------------------------------------------------------------------------------
 
-    def _healthy(self, one: Entrant) -> tuple[np.ndarray, np.ndarray]:
-        """Scores of sets of items of a model that is rounded everywhere and faulty nowhere."""
+    def _healthy(self, one: Entrant) -> Healthy:
+        """Scores of the two pools of items, each asked of a model that is rounded everywhere and faulty nowhere."""
+        asked = self.protocol.faults
+        size = min(asked.costly_items if one.method.costly else asked.items, *(len(pool) for pool in self.pools))
         with _Lazy(self._rounded_cases) as lazy:
             found = []
             for pool, name in enumerate(("calibration", "test")):
 
                 def compute(pool: int = pool) -> np.ndarray:
-                    return self._sets(one, lazy.get()[pool][one.arm], pool)
+                    return _rows(one, lazy.get()[pool][one.arm], size)
 
                 found.append(np.asarray(self.step(f"{self.task.id} {one.label} healthy {name}", compute)))
-        return found[0], found[1]
-
-    def _sets(self, one: Entrant, case: Case, pool: int) -> Float[np.ndarray, "set place"]:
-        """Scores of sets of as many items as a fault's case has, drawn from all items of ``case``."""
-        n = case.n_items
-        sets = drawn_sets(self.protocol, self.seed, pool, n, one.method.costly)
-        rows = scored(one.method.score, case)
-        if len(rows) == n:
-            return np.stack([mean_score(rows[list(chosen)]) for chosen in sets])
-        # a method that pools the items is asked again about every different set
-        known: dict[tuple[int, ...], np.ndarray] = {}
-        for chosen in sets:
-            if chosen not in known:
-                part = copy.copy(case)
-                part.items = [case.items[i] for i in chosen]
-                known[chosen] = scored(one.method.score, part)[0]
-        return np.stack([known[chosen] for chosen in sets])
+        pooled = len(found[1]) < len(self.pools[1])
+        return Healthy(found[0], found[1], 1 if pooled else size)
 
     @contextmanager
     def _rounded_cases(self) -> Iterator[list[dict[Arm, Case]]]:
@@ -363,11 +364,18 @@ class Bench:
         return rows
 
 
-def drawn_sets(protocol: Protocol, seed: int, pool: int, n: int, costly: bool = False) -> list[tuple[int, ...]]:
-    """The sets of items that healthy cases are made of: as many items as a fault's case has, out of ``n``."""
-    rng = np.random.default_rng([seed, pool])
-    size = min(protocol.faults.costly_items if costly else protocol.faults.items, n)
-    return [tuple(sorted(rng.choice(n, size, replace=False).tolist())) for _ in range(protocol.healthy.draws)]
+def _rows(one: Entrant, case: Case, size: int) -> Float[np.ndarray, "row place"]:
+    """A method's scores of every item; of every ``size`` items where it pools the items of a case."""
+    rows = scored(one.method.score, case)
+    if len(rows) == case.n_items:
+        return rows
+    # a method that pools the items is asked again about every case of its own
+    found = []
+    for start in range(0, case.n_items - size + 1, size):
+        part = copy.copy(case)
+        part.items = list(case.items)[start : start + size]
+        found.append(scored(one.method.score, part)[0])
+    return np.stack(found)
 
 
 class _Lazy:

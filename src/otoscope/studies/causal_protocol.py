@@ -24,11 +24,10 @@ class Faults:
 
 @dataclass(frozen=True)
 class Healthy:
-    """Items of the healthy model that set and test the verdict "no fault", and sets of items drawn from each."""
+    """Items of the healthy model that set and test the verdict "no fault"."""
 
     calibration: int
     test: int
-    draws: int
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,12 @@ def headline(found: Found) -> str:
 
 
 _EXPLAINED = (
-    "Top-1 and top-3: the true place is ranked first, or among the first three (of two swapped heads, either). AUC: a true "
-    "place is ranked above a false one. No fault: a healthy model, its weights rounded, is called healthy. Detected: a fault "
-    "is called a fault, by the same threshold. Stability: mean rank correlation of the rankings by single items. CPR (higher "
-    "is better) and CMD (lower is better): how faithfully the places that are ranked first carry the behaviour of the "
-    "healthy model. Intervals are over faults (no fault, CPR and CMD: over tasks)."
+    "Top-1 and top-3: the true place is ranked first, or among the first three (of two swapped heads, either; one place: "
+    "without these swaps). AUC: a true place is ranked above a false one. No fault: a healthy model, its weights rounded, is "
+    "called healthy; its level: the share that must be, as far as the number of calibration items goes. Detected: a fault is "
+    "called a fault, by the same threshold. Stability: mean rank correlation of the rankings by single items. CPR (higher is "
+    "better) and CMD (lower is better): how faithfully the places that are ranked first carry the behaviour of the healthy "
+    "model. Intervals are over faults (no fault: over healthy cases; CPR and CMD: over tasks)."
 )
 _PLANTED = (
     "One fault at a time, as severe as needed to leave between a quarter and three quarters of the healthy logit difference "
@@ -105,11 +106,13 @@ def _table(standings: Sequence[Standing]) -> Table:
         {
             "method": [s.entrant.label for s in standings],
             "top-1": [shown(s.numbers["top1"]) for s in standings],
+            "top-1, one place": [shown(s.single) for s in standings],
             "top-3": [shown(s.numbers["top3"]) for s in standings],
             "AUC": [shown(s.numbers["auc"]) for s in standings],
             "mean rank": [shown(s.numbers["mean_rank"]) for s in standings],
             "faults of the input, top-1": [shown(s.on_inputs) for s in standings],
             "no fault": [shown(s.no_fault_ok) for s in standings],
+            "by its level": [s.no_fault_level for s in standings],
             "detected": [shown(s.detected) for s in standings],
             "stability": [s.stability for s in standings],
             "CPR": [shown(s.cpr) for s in standings],

@@ -169,8 +169,9 @@ def tables(found: Found) -> dict[str, list[dict[str, Any]]]:
     for line in found.standings:
         row: dict[str, Any] = {"method": line.entrant.label}
         named = {
-            **line.numbers, "inputs_top1": line.on_inputs, "no_fault_ok": line.no_fault_ok, "detected": line.detected,
-            "cpr": line.cpr, "cmd": line.cmd, **{f"top1 {k}": v for k, v in {**line.by_task, **line.by_part}.items()},
+            **line.numbers, "top1_single": line.single, "inputs_top1": line.on_inputs, "no_fault_ok": line.no_fault_ok,
+            "detected": line.detected, "cpr": line.cpr, "cmd": line.cmd,
+            **{f"top1 {k}": v for k, v in {**line.by_task, **line.by_part}.items()},
         }  # fmt: skip
         for name, value in named.items():
             row |= {name: value.value, f"{name} low": value.low, f"{name} high": value.high}

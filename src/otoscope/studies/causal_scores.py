@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from otoscope.methods.localise.verdict import calibrated
+from otoscope.methods.localise.verdict import calibrated_by_item
 from otoscope.stats import Interval, bootstrap, clopper_pearson
 from otoscope.stats.ranking import mean_rank, mean_score, roc_auc, top_k
 from otoscope.studies.causal_cells import Cell, Entrant, Planted, TaskCells
@@ -32,7 +32,9 @@ class Standing:
         numbers: measure -> interval over faults of the model.
         on_inputs: top-1 over faults of the input.
         by_task, by_part: top-1 by task and by what is broken.
-        no_fault_ok: share of sets of the healthy model's items that are called healthy.
+        single: top-1 over faults of the model that have one place (two heads that are swapped have two).
+        no_fault_ok: share of cases of the healthy model that are called healthy.
+        no_fault_level: probability, at least, that such a case is called healthy, by the number of items of the calibration.
         detected: share of faults that are called faults.
         stability: how alike the rankings by single items are (mean Spearman); NaN where a method pools them.
         cpr, cmd: areas of the faithfulness curve, means over tasks; NaN where the method cuts no circuit.
@@ -44,7 +46,9 @@ class Standing:
     on_inputs: Interval
     by_task: dict[str, Interval]
     by_part: dict[str, Interval]
+    single: Interval
     no_fault_ok: Interval
+    no_fault_level: float
     detected: Interval
     stability: float
     cpr: Interval
@@ -99,16 +103,18 @@ def chance_test(hits: float, chances: Sequence[float]) -> float:
 def _standing(found: Sequence[TaskCells], one: Entrant, alpha: float) -> Standing:
     model: list[tuple[str, str, dict[str, float]]] = []
     inputs: list[float] = []
+    single: list[float] = []
     for task, planted, cell in of_cells(found, one.label):
         scores = mean_score(cell.scores)
         values = {name: measure(scores, planted.truth) for name, measure in MEASURES.items()}
         if planted.of_model:
             model.append((task.task.name, planted.part, values))
+            single += [values["top1"]] if len(planted.truth) == 1 else []
         else:
             inputs.append(values["top1"])
     numbers = {name: bootstrap([v[name] for _, _, v in model]) for name in MEASURES}
     numbers["top1"] = share([v["top1"] for _, _, v in model])
-    kept, caught = _verdicts(found, one, alpha)
+    kept, level, caught = _verdicts(found, one, alpha)
     circuits = [task.circuits[one.method.name] for task in found if one.method.name in task.circuits]
     costs = [row for task in found for row in task.costs if row["method"] == one.label]
     return Standing(
@@ -117,7 +123,9 @@ def _standing(found: Sequence[TaskCells], one: Entrant, alpha: float) -> Standin
         share(inputs),
         {t.task.name: share([v["top1"] for name, _, v in model if name == t.task.name]) for t in found},
         {part: share([v["top1"] for _, p, v in model if p == part]) for part in dict.fromkeys(p for _, p, _ in model)},
+        share(single),
         kept,
+        level,
         caught,
         _stability(found, one),
         bootstrap([c["cpr"] for c in circuits]),
@@ -134,36 +142,19 @@ def share(values: Sequence[float]) -> Interval:
     return bootstrap(values)
 
 
-def _verdicts(found: Sequence[TaskCells], one: Entrant, alpha: float) -> tuple[Interval, Interval]:
-    """How often healthy sets are called healthy, and faults faults, by one threshold for all tasks.
-
-    The interval of the first resamples the items that the sets are made of, since sets share items.
-    """
-    verdict = calibrated([scores for task in found for scores in task.healthy[one.label][0]], alpha=alpha)
+def _verdicts(found: Sequence[TaskCells], one: Entrant, alpha: float) -> tuple[Interval, float, Interval]:
+    """How often healthy cases are called healthy, the level that holds of it, and how often faults are called faults, by one
+    threshold for all tasks."""
+    healthy = [task.healthy[one.label] for task in found]
+    size = max(h.size for h in healthy)
+    verdict = calibrated_by_item(np.concatenate([h.calibration for h in healthy]), size, alpha=alpha)
     caught: list[float] = []
     for _, planted, cell in of_cells(found, one.label):
         # the threshold was set on components; steps of a chain and windows of sound have scores of another kind
         if isinstance(planted.fault, Fault) and planted.fault.universe == "components":
             caught.append(float(verdict.says_fault(cell.scores)))
-    right = [np.array([not verdict.says_fault(s) for s in task.healthy[one.label][1]], float) for task in found]
-    return _over_items(right, [task.tested[one.label] for task in found]), share(caught)
-
-
-def _over_items(right: Sequence[np.ndarray], sets: Sequence[Sequence[tuple[int, ...]]]) -> Interval:
-    """Mean over sets of items, with an interval over items: a set counts as often as its items were drawn together."""
-    rng = np.random.default_rng(0)
-    sizes = [1 + max(max(chosen) for chosen in task) for task in sets]
-    means = []
-    for _ in range(1000):
-        above, below = 0.0, 0.0
-        for values, task, n in zip(right, sets, sizes):
-            times = rng.multinomial(n, np.full(n, 1 / n))
-            weights = np.array([np.prod(times[list(chosen)]) for chosen in task], float)
-            above, below = above + float(weights @ values), below + float(weights.sum())
-        if below:
-            means.append(above / below)
-    low, high = np.quantile(means, [0.025, 0.975]) if means else (np.nan, np.nan)
-    return Interval(float(np.concatenate(list(right)).mean()), float(low), float(high), sum(sizes))
+    right = [float(not verdict.says_fault(case)) for h in healthy for case in h.cases()]
+    return share(right), verdict.level, share(caught)
 
 
 def _stability(found: Sequence[TaskCells], one: Entrant) -> float:
