@@ -29,6 +29,7 @@ COMMANDS = {
     "probe": "read a label from every layer, with nulls",
     "tasks": "list the benchmark's tasks, and show one",
     "bench": "benchmark methods and corruptions against planted truth",
+    "sae": "harvest activations, and train sparse dictionaries on them",
 }
 
 INTERRUPTED = 130

@@ -146,7 +146,7 @@ class Dictionary(nn.Module, ABC):
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "frame d"]) -> Codes:
-        """The same codes without the zeros, without a graph and never more than 64 MB of pre-activations at a time."""
+        """The same codes without the zeros, without a graph and never more than 16 MB of pre-activations at a time."""
         self._check(x)
         return above(self.centred(x), self.encoder, self.encoder_bias, self.cut())
 

@@ -29,6 +29,8 @@ class Group:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         if self.size > 1 and not dist.is_initialized():
+            if device == "cuda":  # from now on "cuda" is this process's own
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
 
     @property

@@ -44,12 +44,20 @@ class Normaliser:
             raise RunError(
                 "the activations hold no frames, so nothing can be trained on them: harvest some recordings."
             )
-        mean = total / n
+        return cls.of(total / n, squares / n, norms / n, kind)
+
+    @classmethod
+    def of(cls, mean: Float[Tensor, " d"], mean_square: float, norm: float, kind: Normalisation) -> Normaliser:
+        """From the mean, the mean squared norm and the mean norm of frames.
+
+        Raises:
+            RunError: they are not finite, or the frames do not vary.
+        """
         spread = {
             "none": 1.0,
-            "scale": (squares / n) ** 0.5,
-            "sqrt_d": norms / n / len(mean) ** 0.5,
-            "standard": max(squares / n - float(mean.square().sum()), 0.0) ** 0.5,
+            "scale": mean_square**0.5,
+            "sqrt_d": norm / len(mean) ** 0.5,
+            "standard": max(mean_square - float(mean.square().sum()), 0.0) ** 0.5,
         }[kind]
         if not 1e-12 < spread < float("inf"):
             raise RunError(

@@ -4,7 +4,7 @@
 ``L_aux = E|e - e^|^2 / E|e - E e|^2`` (Gao et al. 2024, arXiv 2406.04093, appendix A.2; normalised as in OpenAI's code and
 dictionary_learning, weight 1/32). Differences between codes: SAELens does not normalise, weighs by 1 and scales by
 ``min(n_dead / aux_k, 1)``; sparsify and SAELens let negative pre-activations through, dictionary_learning and this one
-apply ReLU first.
+apply ReLU first, so a feature whose pre-activation is positive in no frame is not revived.
 """
 
 from __future__ import annotations

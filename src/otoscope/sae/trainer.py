@@ -110,6 +110,7 @@ class Trainer:
         self.epoch, self.batch = 0, 0
         self.window, self.frames = Window(dictionary.config.d), 0
         self.log: list[Row] = []
+        self.last_terms: dict[str, Tensor] = {}
 
     @property
     def _lr(self) -> float:
@@ -146,6 +147,7 @@ class Trainer:
                 try:
                     self._check(blocks)
                     self.step(*blocks)
+                    self.batch += 1  # not before: a batch that stops the training comes again when it goes on
                 except RunError:
                     self._keep()  # what was learned before the bad batch
                     raise
@@ -153,11 +155,13 @@ class Trainer:
                     row = self._row()
                     if report is not None and self.group.leads:
                         report(row)
-                if self.steps_done % self.config.checkpoint_every == 0 or asked_to_stop():
-                    self._keep()
                 if progress is not None and self.group.leads:
                     progress(self.steps_done, self.config.steps)
-                if asked_to_stop():
+                # asked once and last, so that nothing that was counted is lost; all processes stop at the same step
+                stop = bool(self.group.any(torch.tensor(asked_to_stop(), device=self.config.device)))
+                if self.steps_done % self.config.checkpoint_every == 0 or stop:
+                    self._keep()
+                if stop:
                     raise KeyboardInterrupt
         self._keep()
         self.dictionary.rescale(self.normaliser.mean, self.normaliser.scale)
@@ -169,7 +173,6 @@ class Trainer:
             found = False
             for blocks in self._round(source, self.config.seed + self.epoch, self.batch):
                 found = True
-                self.batch += 1
                 yield blocks
                 if self.steps_done >= self.config.steps:
                     return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from otoscope.errors import ModelError
@@ -80,6 +81,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.betas is not None:
             object.__setattr__(self, "betas", tuple(self.betas))
+        self._check_numbers()
         for name in ("steps", "batch_size", "dead_after", "normalise_batches", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} of a training must be at least 1, not {getattr(self, name)}.")
@@ -95,6 +97,19 @@ class TrainingConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ModelError(f"{name} of a training is one of {', '.join(known)}, not '{getattr(self, name)}'.")
+
+    def _check_numbers(self) -> None:
+        """What should be a number is one, and counts are whole."""
+        for f in fields(self):
+            value, kind = getattr(self, f.name), str(f.type).removesuffix(" | None")
+            if kind not in ("int", "float") or (value is None and kind != f.type):
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ModelError(f"{f.name} of a training is a number, not {value!r}.")
+            if kind == "int":
+                if value != int(value):
+                    raise ModelError(f"{f.name} of a training is a whole number, not {value}.")
+                object.__setattr__(self, f.name, int(value))  # 1e4 is a float
 
     def completed(self, defaults: Defaults) -> TrainingConfig:
         """The same with an architecture's published values where nothing was said."""

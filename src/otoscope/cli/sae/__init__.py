@@ -1,10 +1,12 @@
 """Sparse autoencoders of audio models. Its commands take --json and --out DIR.
 
-Example: otoscope sae import some/dictionary --out runs/sae
+Example: otoscope sae train activations --arch topk --width 8x --k 32 --out runs/sae
 """
 
 #: subcommand -> what it is for
 COMMANDS = {
+    "harvest": "store a site's activations over recordings",
+    "train": "train a sparse dictionary on them",
     "import": "read a dictionary of SAELens, sparsify or dictionary_learning",
     "publish": "write a folder for the Hugging Face Hub, and upload it when asked",
 }
