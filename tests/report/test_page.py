@@ -15,7 +15,7 @@ import soundfile
 from tests.report import sample
 
 from otoscope.audio.clip import Clip, Span
-from otoscope.report.blocks import Claims, Figure, Note, Reproduce, Section, Sound, Table, Token, Tokens
+from otoscope.report.blocks import Claims, Detail, Figure, Marked, Note, Reproduce, Section, Sound, Table, Token, Tokens
 from otoscope.report.page import Report, number
 from otoscope.report.timeline import time_map
 from otoscope.runs import Claim, Run, Threshold
@@ -116,7 +116,8 @@ def hostile_report() -> Report:
         Figure(time_map("m", clip), evil, evil, "a"),
         Tokens("t", [Token(evil, 0, 1, 1.0), Token(evil)], evil, evil, "a"),
         Claims([Claim(evil, evil, Threshold(">", 0), 1.0, controls={evil: 1.0}, unit=evil)]),
-        Table({evil: [evil]}, evil),
+        Table({evil: [evil, Marked([(evil, True)])]}, evil),
+        Detail("d", evil, evil, text=evil, sound="a", span=(0, 0.1), tables=[Table({evil: [evil]}, evil)]),
         Reproduce(info, [evil]),
     )
 
@@ -162,6 +163,23 @@ def test_how_to_reproduce_is_complete(page, sample_run):
 def test_a_report_without_anything_is_still_a_page():
     reader = Reader(Report("empty").html())
     assert "empty" in reader.words
+
+
+def test_a_detail_plays_its_span_and_marks_words():
+    table = Table({"reads": [Marked([("a", False), ("bare", True)])]}, "changed")
+    detail = Detail(
+        "error-1", "'bare' for 'bear'", "heard wrong", "refuted", sound="a", span=(0.1, 0.2), tables=[table]
+    )
+    page = Report("t").add(Sound("a", "a", BEEP), detail).html()
+    reader = Reader(page)
+    (button,) = [b for b in reader.all("button") if b.get("data-sound") == "a"]
+    assert (button["data-from"], button["data-to"]) == ("0.1", "0.2")
+    assert reader.all("details")[0] == {"class": "card detail", "id": "error-1"}
+    assert "<mark>bare</mark>" in page
+    with pytest.raises(ValueError, match="names the sound 'a'"):
+        Report("t").add(detail).html()
+    with pytest.raises(ValueError, match="detail name 'error-1'"):
+        Report("t").add(detail, detail)
 
 
 def test_wrong_links_and_names_are_refused():

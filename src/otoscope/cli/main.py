@@ -23,6 +23,7 @@ COMMANDS = {
     "fetch": "download embedded weights ahead of time",
     "sites": "list the places inside a model",
     "transcribe": "transcribe recordings and score them",
+    "explain": "say why a recogniser got a word wrong, and what mends it",
     "corrupt": "corrupt a recording in one named way, keeping its length",
     "patch": "find where inside the model two sounds are told apart",
     "lens": "read a model's layers as they are being computed",

@@ -74,7 +74,7 @@ class Token:
     start: float | None = None
     end: float | None = None
     value: float | None = None
-    role: Literal["", "answer", "foil"] = ""
+    role: Literal["", "answer", "foil", "suspect"] = ""
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,41 @@ class Claims:
     claims: Sequence[Claim]
 
 
+@dataclass(frozen=True)
+class Marked:
+    """Text for a cell of a table, some words of which stand out; ``parts`` are (text, whether it does)."""
+
+    parts: Sequence[tuple[str, bool]]
+
+    def __str__(self) -> str:
+        return " ".join(text for text, _ in self.parts)
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A small table; column -> values. Numbers are shown with 4 significant digits."""
+    """A small table; column -> values. Numbers are shown with 4 significant digits; text may be ``Marked``."""
 
     kind: ClassVar[str] = "table"
     columns: Mapping[str, Sequence[Any]]
     title: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """One finding that opens at a click: a badge and a title, then its reason, its span to hear, and its tables."""
+
+    kind: ClassVar[str] = "detail"
+    id: str
+    """Letters, digits and dashes; unique in the report."""
+    title: str
+    badge: str
+    tone: Literal["supported", "refuted", "inconclusive"] = "inconclusive"
+    text: str = ""
+    sound: str | None = None
+    """Id of the Sound that ``span`` (seconds) lies in; a button plays it."""
+    span: tuple[float, float] | None = None
+    tables: Sequence[Table] = ()
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,4 +147,4 @@ class Reproduce:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-Block = Section | Note | Sound | Sounds | Figure | Tokens | Claims | Table | Reproduce
+Block = Section | Note | Sound | Sounds | Figure | Tokens | Claims | Table | Detail | Reproduce

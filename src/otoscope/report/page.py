@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 import otoscope
 from otoscope.audio.clip import Clip
-from otoscope.report.blocks import Block, Claims, Figure, Section, Sound, Sounds, Tokens
+from otoscope.report.blocks import Block, Claims, Detail, Figure, Section, Sound, Sounds, Tokens
 from otoscope.report.drawing import symmetric_limit
 from otoscope.report.timeline import waveform
 from otoscope.runs import Claim, Run, csv_text
@@ -41,7 +41,12 @@ class Report:
     def add(self, *blocks: Block) -> "Report":
         """Append blocks; returns the report. Raises ValueError when a name or id is used twice."""
         self.blocks += blocks
-        for what, names in (("sound", [s.id for s in self._sounds()]), ("figure", list(self._names()))):
+        named = {
+            "sound": [s.id for s in self._sounds()],
+            "figure": list(self._names()),
+            "detail": [d.id for d in self._all(Detail)],
+        }
+        for what, names in named.items():
             twice = next((n for n in names if names.count(n) > 1), None)
             if twice is not None:
                 raise ValueError(f"two blocks share the {what} name {twice!r}; files and links need names of their own")
@@ -50,7 +55,7 @@ class Report:
     def html(self) -> str:
         """The page. Raises ValueError when a figure names a sound that the report has not."""
         known = {sound.id for sound in self._sounds()}
-        for block in (*self._figures(), *self._all(Tokens)):
+        for block in (*self._figures(), *self._all(Tokens), *self._all(Detail)):
             if block.sound is not None and block.sound not in known:
                 raise ValueError(f"a block names the sound {block.sound!r}; the report has {sorted(known) or 'none'}")
         claims = [claim for block in self._all(Claims) for claim in block.claims]
