@@ -39,7 +39,7 @@ def ensure() -> Path:
     wanted = _fingerprint()
     if python().exists() and stamp.exists() and stamp.read_text() == wanted:
         return python()
-    print(f"setting up {VENV.relative_to(ROOT)} (torch, transformers, nnsight)", file=sys.stderr)
+    print(f"setting up {VENV.relative_to(ROOT)} (torch, transformers, nnsight, SAELens)", file=sys.stderr)
     if not python().exists():
         venv.EnvBuilder(with_pip=True, clear=VENV.exists()).create(VENV)
     pip = [str(python()), "-m", "pip", "install", "--quiet"]

@@ -94,6 +94,19 @@ def speed(workload: str, peer: str) -> Callable[[], Measured]:
     return measure
 
 
+def beside(workload: str, *keys: str) -> Callable[[], Measured]:
+    """A number that the benchmark's results hold beside the times."""
+
+    def measure() -> Measured:
+        path = ROOT / "bench" / "results.json"
+        value: Any = json.loads(path.read_text("utf-8")).get(workload) if path.exists() else None
+        for key in keys:
+            value = None if value is None else value.get(key)
+        return value, None
+
+    return measure
+
+
 def import_seconds() -> Measured:
     """Median of five fresh interpreters."""
     times = []
@@ -234,6 +247,25 @@ ROWS = [
     ),
     Row("speed_gc_naive", "times faster than naive hooks, the grounding study of mini-qwen2-audio", ">= 8", BENCH,
         speed("gc", "naive"), "x", readme=True, seconds=1),
+    *(
+        Row(f"sae_{name}_{size}", f"TopK dictionary, {what} features, batches of 4,096: {measured}", limit, BENCH, measure,
+            unit, readme=shown, seconds=1)
+        for size, what, faster in (("384", "384 to 3,072", 3), ("768", "768 to 6,144", 4))
+        for name, measured, limit, measure, unit, shown in (
+            ("speed", "steps of training, times faster than SAELens", f">= {faster}", speed(f"sae-{size}", "saelens"), "x",
+             True),
+            ("speed_matched", "the same where SAELens computes what we do", None, beside(f"sae-{size}", "detail",
+             "ratio_matched"), "x", False),
+            ("fvu", "last FVU from the same weights and frames, relative difference", "<= 0.01", beside(f"sae-{size}",
+             "detail", "fvu_gap"), "", True),
+            ("memory", "peak memory of training", None, beside(f"sae-{size}", "detail", "defaults", "peak_mb", "ours"),
+             " MB", False),
+            ("memory_saelens", "peak memory of SAELens there", None, beside(f"sae-{size}", "detail", "defaults", "peak_mb",
+             "saelens"), " MB", False),
+            ("features", "largest difference of features where SAELens loads what was written, all architectures",
+             "<= 1e-5", beside(f"sae-{size}", "max_abs_diff"), "", True),
+        )
+    ),
     Row("trace", "tracing all encoder residuals, times the plain forward", "<= 1.10", BENCH,
         lambda: _trace(), "x", readme=True, seconds=1),
 ]  # fmt: skip
