@@ -23,11 +23,11 @@ from otoscope.audio.clip import Clip
 from otoscope.engine.capture import capture_until, pick, resolve_sites
 from otoscope.engine.model import Model
 from otoscope.errors import AudioError, ModelError, RunError, SiteError
-from otoscope.models.block import Block
 from otoscope.models.clock import FrameClock
 from otoscope.models.inputs import Inputs
-from otoscope.models.linear import fast_linears, linear
+from otoscope.models.linear import fast_linears
 from otoscope.models.site import HEAD_POINTS, PATTERN_POINTS, Site, check
+from otoscope.sae.last_layer import heard_partly
 
 #: longest piece that is heard at once, seconds
 PIECE_SECONDS = 30.0
@@ -35,8 +35,6 @@ PIECE_SECONDS = 30.0
 _BATCH, _BATCH_ACCELERATED = 8, 64
 #: share of the memory that one batch may take; the rest is for what was heard and not yet written
 _BATCH_SHARE = 0.5
-#: points of a layer that can be computed for some of its frames alone
-_PARTIAL = ("z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
 
 
 @dataclass(frozen=True)
@@ -224,7 +222,7 @@ class Listener:
     def _heard(self, clips: list[Clip], starts: list[float]) -> list[Heard]:
         inputs = self._inputs(clips)
         with torch.inference_mode(), fast_linears(self.model.hf):
-            cache = self._partly(inputs) if self._can_be_partial() else None
+            cache = heard_partly(self.model, self.whole, inputs)
             if cache is None:
                 whole = capture_until(self.model.adapter, inputs, self.whole)
                 cache = {site: list(whole[site]) for site in self.whole}
@@ -274,30 +272,6 @@ class Listener:
                     "the model in float32."
                 )
 
-    # -- the last layer for the sound's own frames -------------------------------------------------------------------
-
-    def _can_be_partial(self) -> bool:
-        last = self.whole[-1]
-        alone = all(s.layer < last.layer or s.point in _PARTIAL for s in self.whole)
-        return self.model.family == "whisper" and last.stack == "encoder" and alone
-
-    def _partly(self, inputs: Inputs) -> dict[Site, list[Tensor]]:
-        """All sites, those of the last layer for each sound's own frames only."""
-        last = self.whole[-1].layer
-        entry = Site("encoder", last, "resid_pre")
-        below = [s for s in self.whole if s.stack != "encoder" or s.layer < last]
-        cache = capture_until(self.model.adapter, inputs, [*below, entry])
-        found = {site: list(cache[site]) for site in below}
-        points = [s for s in self.whole if s not in found]
-        found |= {site: [] for site in points}
-        block = self.model.adapter.blocks("encoder")[last]
-        for item, n_samples in enumerate(inputs.n_samples):
-            n_valid = self.model.clock("encoder", n_samples, last).n_valid
-            values = _layer(block, cache[entry][item : item + 1], n_valid)
-            for site in points:
-                found[site].append(values[site.point][0])
-        return found
-
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def room(self, n_samples: int) -> int:
@@ -345,22 +319,6 @@ class Listener:
             n = self.model.clock(site.stack, n_samples, site.layer).n_frames if spec.frame_rate else 512
             kept += 2 * n * self.width(site)
         return size * (max(widest, layer) + kept)
-
-
-def _layer(block: Block, x: Float[Tensor, "1 frame d"], n: int) -> dict[str, Tensor]:
-    """One encoder layer for its first ``n`` frames, which attend to all of them."""
-    h, attn = block.attn_input(x), block.attn
-    everywhere = torch.arange(x.shape[1], device=x.device)
-    k, v = attn.keys(h, everywhere), attn.values(h)
-    z = attn.attend(attn.queries(h[:, :n], everywhere[:n]), k, v)
-    attn_out = attn.out(z)
-    mid = block.after_attn(x[:, :n], attn_out)
-    neurons = block.mlp_neurons(mid)
-    mlp_out = linear(block.down, neurons)
-    return {
-        "z": z, "attn_out": attn_out, "resid_mid": mid, "mlp_post": neurons, "mlp_out": mlp_out,
-        "resid_post": block.after_mlp(mid, mlp_out),
-    }  # fmt: skip
 
 
 def _named(wanted: str | Site, model: Model) -> list[Site]:

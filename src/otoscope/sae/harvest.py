@@ -10,26 +10,21 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from otoscope.audio.clip import Span
 from otoscope.engine.model import Model
-from otoscope.errors import ModelError, RunError
-from otoscope.models.site import Site
+from otoscope.errors import RunError
 from otoscope.runs.files import read_json, remove_leftovers, write_json
 from otoscope.runs.lock import Lock
 from otoscope.sae import shards
-from otoscope.sae.activations import Heard, Listener
+from otoscope.sae.activations import Listener
 from otoscope.sae.ahead import ahead
-from otoscope.sae.mixing import Mixture, Sound, Take
-from otoscope.sae.moments import Moments
+from otoscope.sae.gathering import Shard
+from otoscope.sae.mixing import Mixture, Take
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -90,18 +85,6 @@ class Harvested:
     gb: float
     seconds: float
     seconds_of_sound: float
-
-
-@dataclass
-class _Shard:
-    """What has been heard of a shard."""
-
-    x: dict[Site, list[Tensor]] = field(default_factory=dict)
-    beside: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=dict)
-    utterances: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[list[str]] = field(default_factory=list)
-    phones: dict[str, int] = field(default_factory=dict)
-    words: dict[str, int] = field(default_factory=dict)
 
 
 class Harvest:
@@ -238,7 +221,7 @@ class Harvest:
                     if progress:
                         progress(int(before + seconds), int(total) + 1)
 
-                note = self._write(number, self._hear(takes, tell, notify))
+                note = self._hear(takes, tell, notify).write(self.out, number)
                 heard += sum(t.recording.seconds for t in takes)
             notes.append(note)
             done += sum(t.recording.seconds for t in takes)
@@ -265,8 +248,8 @@ class Harvest:
 
     # -- one shard -----------------------------------------------------------------------------------------------------
 
-    def _hear(self, takes: list[Take], tell: Callable[[float], None], notify: Callable[[str], None]) -> _Shard:
-        shard, done, rate = _Shard(), 0.0, self.model.adapter.rate
+    def _hear(self, takes: list[Take], tell: Callable[[float], None], notify: Callable[[str], None]) -> Shard:
+        shard, done, rate = Shard(self.model.name, self.dtype), 0.0, self.model.adapter.rate
         groups = list(self._decoded_together(takes))
         jobs = [lambda group=group: [take.sound(rate) for take in group] for group in groups]
         for group, sounds in zip(groups, ahead(jobs)):
@@ -282,7 +265,7 @@ class Harvest:
             made = self.listener.hear([sound.clip for sound in sounds], skipped)
             for take, sound, heard in zip(group, sounds, made):
                 if heard is not None:
-                    self._add(shard, take, sound, heard)
+                    shard.add(take.recording, sound, heard)
             done += sum(take.recording.seconds for take in group)
             tell(done)
         return shard
@@ -296,57 +279,6 @@ class Harvest:
                 group = []
         if group:
             yield group
-
-    def _add(self, shard: _Shard, take: Take, sound: Sound, heard: Heard) -> None:
-        recording, clip = take.recording, sound.clip
-        number = len(shard.utterances)
-        for site, value in heard.x.items():
-            stored = value.to(self.dtype)
-            if not torch.isfinite(stored).all():
-                raise ModelError(
-                    f"{site} of {self.model.name} reaches {float(value.abs().max()):.3g} for '{recording.name}', more than "
-                    "float16 holds: store float32."
-                )
-            shard.x.setdefault(site, []).append(stored)
-        for axis, at in heard.time.items():
-            beside = {
-                "utterance": np.full(len(at), number, np.int32),
-                "time": (recording.start + at).astype(np.float32),
-                "phone": _codes(clip.phones, at, shard.phones),
-                "word": _codes(clip.words, at, shard.words),
-            }
-            if axis in heard.tokens:
-                beside["token"] = heard.tokens[axis].astype(np.int32)
-            for key, values in beside.items():
-                shard.beside.setdefault(axis, {}).setdefault(key, []).append(values)
-        shard.utterances.append(
-            {
-                "name": recording.name, "path": str(recording.path), "corpus": recording.corpus,
-                "speaker": recording.speaker, "text": clip.text, "labels": dict(recording.labels),
-                "digest": sound.digest, "start": recording.start, "seconds": clip.duration, "noise": sound.noise,
-                "has_phones": bool(clip.phones), "has_words": bool(clip.words),
-                "frames": {axis: len(at) for axis, at in heard.time.items()},
-            }
-        )  # fmt: skip
-
-    def _write(self, number: int, shard: _Shard) -> dict[str, Any]:
-        files: dict[str, Any] = {}
-        for axis, beside in shard.beside.items():
-            tensors = {key: torch.from_numpy(np.concatenate(values)) for key, values in beside.items()}
-            files[shards.frames_file(number, axis)] = shards.save(self.out, shards.frames_file(number, axis), tensors)
-        for site in list(shard.x):
-            x = torch.cat(shard.x.pop(site))
-            moments = Moments.of(x)
-            name = shards.site_file(number, str(site))
-            files[name] = shards.save(
-                self.out, name, {"x": x, "mean": moments.mean, "m2": moments.m2, "norm": moments.norm}
-            )
-        note = {
-            "files": files, "utterances": shard.utterances, "skipped": shard.skipped, "phones": list(shard.phones),
-            "words": list(shard.words),
-        }  # fmt: skip
-        shards.finish(self.out, number, note)
-        return note
 
     # -- the index -----------------------------------------------------------------------------------------------------
 
@@ -371,20 +303,6 @@ class Harvest:
             "skipped": [entry for note in notes for entry in note["skipped"]],
             "utterances": utterances,
         }  # fmt: skip
-
-
-def _codes(spans: Sequence[Span], at: Float[np.ndarray, " frame"], table: dict[str, int]) -> Int[np.ndarray, " frame"]:
-    """For each time the code of the span that holds it, -1 where none does; new texts are added to ``table``."""
-    codes = np.full(len(at), -1, np.int32)
-    if not spans or not len(at) or np.isnan(at[0]):
-        return codes
-    ordered = sorted(spans)
-    starts, ends = (np.array([getattr(s, edge) for s in ordered]) for edge in ("start", "end"))
-    own = np.array([table.setdefault(s.text, len(table)) for s in ordered], np.int32)
-    which = np.searchsorted(starts, at, side="right") - 1
-    inside = (which >= 0) & (at < ends[which])
-    codes[inside] = own[which[inside]]
-    return codes
 
 
 def _check_decoded(mixture: Mixture, memory_gb: float) -> None:

@@ -48,12 +48,14 @@ class TrainPlan:
 
 @dataclass(frozen=True)
 class TrainDone:
-    """What a training gives back: the results object, lines for a person, the dictionary, and where it lies."""
+    """What a training gives back: the results object, lines for a person, the dictionary, where it lies, and whether this
+    process is the one of several (torchrun) that says so."""
 
     results: dict[str, Any]
     lines: list[str]
     trained: Trained
     folder: Path | None
+    leads: bool = True
 
 
 def read_plan(path: Path) -> TrainPlan:
@@ -140,10 +142,11 @@ def train_study(
             **settings,
         )  # fmt: skip
 
-    if out is None or not Group(training.device).leads:  # torchrun's other processes read checkpoints and write nothing
+    leads = Group(training.device).leads
+    if out is None or not leads:  # torchrun's other processes read checkpoints and write nothing
         trained = go(out / "training" if out is not None else None)
         metrics = _metrics(trained, training)
-        return TrainDone(without_run("sae train", metrics), _lines(trained, None), trained, None)
+        return TrainDone(without_run("sae train", metrics), _lines(trained, None), trained, None, leads)
     numbers = {key: value for key, value in asdict(training).items() if key not in NO_MATTER}
     identity = {**complete, "training": numbers, "store": config_hash(source.index)}
     with Run(out, "sae train", identity, seeds={"seed": training.seed}) as run:

@@ -57,6 +57,8 @@ def command(
     found += [loggers.wandb(wandb, {"architecture": plan.architecture, **plan.settings})] if wandb else []
     with progress(f"training {plan.architecture}") as bar:
         done = train_study(store, plan, out=out, loggers=found, progress=bar, announce=bar.announce)
+    if not done.leads:  # several processes, one answer
+        return
     if json:
         print_json(done.results)
         return
