@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import causal
+import explain
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("OTOSCOPE_DATA", ROOT.parent / "shared" / "data"))
@@ -291,6 +292,22 @@ ROWS += [
         for entrant, label in causal.ENTRANTS.items()
         if (measure, entrant) != ("top1", "exact-repair")
     ),
+]  # fmt: skip
+
+EXPLAIN = explain.command()
+_EXPLAIN = "otoscope explain --planted --data ../shared/data/librispeech"
+ROWS += [
+    Row("explain_acoustic", "errors from a spoilt sound (noise, silence, another word) that are called heard wrong", ">= 0.9",
+        _EXPLAIN, metric("verdict.acoustic", *EXPLAIN), readme=True, seconds=1800),
+    Row("explain_acoustic_n", "such errors, planted in sentences of the test half of the speakers", ">= 150", _EXPLAIN,
+        metric("n.acoustic", *EXPLAIN), seconds=1),
+    Row("explain_prior", "errors over clean sound (misleading text before, biased unembedding) that are called guessed",
+        ">= 0.9", _EXPLAIN, metric("verdict.prior", *EXPLAIN), readme=True, seconds=1),
+    Row("explain_prior_n", "such errors", ">= 150", _EXPLAIN, metric("n.prior", *EXPLAIN), seconds=1),
+    Row("explain_correct", "words that are right, of which no error is reported", ">= 0.95", _EXPLAIN,
+        metric("verdict.correct", *EXPLAIN), readme=True, seconds=1),
+    Row("explain_span", "median intersection over union of the planted span and the found one", ">= 0.5", _EXPLAIN,
+        metric("span_iou", *EXPLAIN), readme=True, seconds=1),
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Evidence of an error: exact margins, exchanges that touch the span alone, and renderings that fit into it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,27 @@ def test_evidence_of_a_transcript_says_what_was_written(model):
     assert found.neutral_context is not None
     logits = model.run(model.inputs(clip, tokens=[*model.prompt(), *found.before])).logits[0, -1]
     assert found.without_context == pytest.approx(float(logits[found.written] - logits[found.said]), abs=1e-3)
+
+
+def test_what_no_verdict_hangs_on_can_be_left_out(model):
+    clip = tiny_sentences.clip(0, text="the cat sat")
+    heard = hear(model, clip, context="the mat")
+    error, given = heard.found.errors[0], {"writer": heard.writer, "context": "the mat"}
+    full = gather_evidence(model, clip, heard.found, error, heard.words, **given)
+    assert full is not None
+    asked = []
+    first = gather_evidence(model, clip, heard.found, error, heard.words, settled=lambda e: True, **given)
+    assert first is not None
+    assert first == replace(full, none=(), rendered_said=(), rendered_written=(), alone=None, margin=first.margin)
+    assert first.margin == pytest.approx(full.margin, abs=1e-4)
+    later = gather_evidence(
+        model, clip, heard.found, error, heard.words, settled=lambda e: asked.append(e) or bool(e.none), **given
+    )
+    assert later is not None
+    assert [bool(e.none) for e in asked] == [False, True]
+    assert (later.rendered_written, later.alone) == ((), None)
+    last = gather_evidence(model, clip, heard.found, error, heard.words, settled=lambda e: False, **given)
+    assert last is not None
+    assert last.alone is None
+    for name in ("none", "rendered_said", "rendered_written"):
+        assert getattr(last, name) == pytest.approx(getattr(full, name), abs=1e-4)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from otoscope.methods.error_evidence import Evidence
-from otoscope.methods.error_verdict import judge
+from otoscope.methods.error_verdict import judge, settled
 
 
 def evidence(prior: float, sound: float, clean: float = 10.0, other: float = -6.0, **context: float) -> Evidence:
@@ -58,3 +58,16 @@ def test_what_the_text_expects_drops_out_of_the_place():
 def test_evidence_survives_json():
     e = evidence(2.0, 1.0, without_context=1.0, neutral_context=0.5)
     assert Evidence.from_json(e.to_json()) == e
+
+
+@pytest.mark.parametrize("prior", [-9.0, 0.5, 4.0])
+@pytest.mark.parametrize("sound", [-3.0, 0.0, 3.0, 8.0])
+@pytest.mark.parametrize("clean", [0.2, 5.0, 10.0])
+@pytest.mark.parametrize("context", [{}, {"without_context": -1.0, "neutral_context": -2.0}])
+def test_a_settled_verdict_does_not_change_with_more_evidence(prior, sound, clean, context):
+    whole = evidence(prior, sound, clean, **context)
+    heard = replace(whole, rendered_written=(), alone=None)
+    for partial in (replace(heard, none=(), rendered_said=()), heard):
+        if settled(partial):
+            assert judge(partial).name == judge(whole).name
+    assert settled(heard) or whole.support >= 1

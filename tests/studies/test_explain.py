@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from otoscope.audio.files import write
+from otoscope.engine.model import load
 from otoscope.errors import ModelError, TaskError
 from otoscope.studies import explain_run
 from otoscope.studies.explain import ExplainConfig, advice, explain_clip
 from otoscope.studies.explain_planted import BARS, halves, iou, judge_rows
 from otoscope.studies.explain_run import explain_study
+from otoscope.studies.explain_workers import sentence_workers
 from tests import tiny
+from tests.cli.folder import save_tiny_whisper
 from tests.methods import tiny_sentences
 
 
@@ -94,6 +97,24 @@ def test_other_families_and_long_sounds_are_refused(model, folder):
         explain_clip(tiny.build("wav2vec2-ctc"), tiny_sentences.clip(0, text="the cat"))
     with pytest.raises(TaskError, match="cut it"):
         explain_clip(model, tiny_sentences.clip(0, seconds=2.0, text="the cat"))
+
+
+def told(model, clip, nearby, number, seed):
+    """Something that depends on everything a worker is given."""
+    return {"weights": model.weights_hash(), "clip": clip.digest(), "near": len(nearby), "number": number, "seed": seed}
+
+
+def test_rows_do_not_depend_on_the_number_of_processes(tmp_path):
+    one = load(str(save_tiny_whisper(tmp_path / "tiny")))
+
+    def ask(number):
+        return tiny_sentences.clip(number), [tiny_sentences.clip(9)], number, 7
+
+    def rows(n):
+        with sentence_workers(told, one, {}, n, ask, 3) as compute:
+            return [compute(i) for i in range(3)]
+
+    assert rows(2) == rows(1)
 
 
 def test_halves_share_no_speaker():

@@ -47,6 +47,7 @@ def command(
     half: Annotated[
         Literal["development", "test"], typer.Option(help="Half of the speakers; thresholds come from development.")
     ] = "test",
+    workers: Annotated[int, typer.Option(min=1, help="Processes for --planted.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
@@ -65,7 +66,16 @@ def command(
 
         with progress("reading") as bar:
             measured = explain_planted(
-                data, model, n=n, half=half, seed=seed, out=out, progress=bar, notify=bar.say, **loading
+                data,
+                model,
+                n=n,
+                half=half,
+                seed=seed,
+                workers=workers,
+                out=out,
+                progress=bar,
+                notify=bar.say,
+                **loading,
             )
         results, lines, report = measured.results, measured.lines, measured.report
     else:

@@ -22,8 +22,8 @@ Each arm is computed with several voices or fillings; their spread is the interv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -36,11 +36,13 @@ from otoscope.audio.clip import Clip
 from otoscope.audio.corruptions import apply
 from otoscope.audio.corruptions.speech import MAX_STRETCH
 from otoscope.audio.synth import say
+from otoscope.engine.hearing import hearing
 from otoscope.engine.model import Model
 from otoscope.errors import AudioError
 from otoscope.methods.parting import Parting, partings, span_of
 from otoscope.methods.whisper_writing import whisper_prompt
 from otoscope.models.asr_errors import Comparison, WordError
+from otoscope.models.writer import Writer
 from otoscope.tasks.voices import voices
 
 #: seconds on either side of the span whose frames are exchanged with it: an attention's time is no sharper
@@ -83,12 +85,12 @@ class Evidence:
     @property
     def support(self) -> float:
         """What the sound does for the reference's words, in nats."""
-        return float(np.mean(self.none)) - self.margin
+        return mean(self.none) - self.margin
 
     @property
     def clean_support(self) -> float:
         """What a clean rendering would do, in nats; NaN where none could be made."""
-        return float(np.mean(self.none)) - mean(self.rendered_said)
+        return mean(self.none) - mean(self.rendered_said)
 
     @property
     def place(self) -> float:
@@ -220,10 +222,11 @@ def gather_evidence(
     error: WordError,
     words: Sequence[Sequence[int]],
     *,
-    base: Float[Tensor, "frame d_model"] | None = None,
+    writer: Writer | None = None,
     context: str = "",
     language: str = "en",
     seed: int = 0,
+    settled: Callable[[Evidence], bool] | None = None,
 ) -> Evidence | None:
     """Measure one error; None where both sides cannot be told apart by any token.
 
@@ -233,35 +236,61 @@ def gather_evidence(
         found: the comparison of reference and transcript.
         error: one of its errors.
         words: tokens of each word that was written.
-        base: the encoder's output for the clip, where it is known.
+        writer: the decoder in front of the clip, where there is one.
         context: the text before it that the model was given.
         language: of a multilingual model.
         seed: of the noise.
+        settled: whether a verdict hangs on nothing more than was measured so far: what is left is not measured then, and
+            ``alone``, which no verdict hangs on, never.
     """
     ways = partings(model, found, error, words)
     if not ways:
         return None
-    base = encode(model, [clip])[0] if base is None else base
-    prompt = prompt_tokens(model, context, language)
-    readings = [float(margins(model, base[None], [*prompt, *w.before], w.written, w.said)[0]) for w in ways]
-    margin, way = min(zip(readings, ways), key=lambda pair: pair[0])
+    writer = Writer(model.hf, encode(model, [clip])) if writer is None else writer
+    base, prompt = writer.states[0], prompt_tokens(model, context, language)
+    # a spelling that goes on with the transcript for longest parts from it in words, not in case
+    margin, way = min(((_margin(writer, prompt, w), w) for w in ways), key=lambda pair: (-len(pair[1].before), pair[0]))
     if error.kind == "deletion" or error.said:
         placed = [*_shared(error, words, way), *way.said_rest]
     else:
         placed = []
-    span = span_of(model, clip, error, words, placed, language)
-    arms = make_arms(clip, span, " ".join(error.said), " ".join(error.written), seed)
-    states = encode(model, arms.clips)
-    inside = exchanged(model, base, states[:-1], clip, span)
-    read = margins(model, inside, [*prompt, *way.before], way.written, way.said)
-    a, b = len(arms.none), len(arms.none) + len(arms.said)
+    with hearing(model.adapter, writer.states):
+        span = span_of(model, clip, error, words, placed, language)
     bare = whisper_prompt(model, language)
-    return Evidence(
+    freed = {}
+    if context.strip():
+        neutral = neutral_prompt(model, context, language)
+        freed = {f"{name}_context": _margin(writer, p, way) for name, p in (("without", bare), ("neutral", neutral))}
+    parted = Evidence(
         span, way.before, way.written, way.said, _read(model, way.written), _read(model, way.said), margin,
-        tuple(map(float, read[:a])), tuple(map(float, read[a:b])), tuple(map(float, read[b:])),
-        alone=float(margins(model, states[-1:], [*bare, *_shared(error, words, way)], way.written, way.said)[0]),
-        **_context(model, base, way, context, language),
+        (), (), (), **freed,
     )  # fmt: skip
+    if settled is not None and settled(parted):
+        return parted
+    arms = make_arms(clip, span, " ".join(error.said), " ".join(error.written), seed)
+
+    def read(clips: Sequence[Clip]) -> tuple[float, ...]:
+        if not clips:
+            return ()
+        inside = exchanged(model, base, encode(model, clips), clip, span)
+        return tuple(map(float, margins(model, inside, [*prompt, *way.before], way.written, way.said)))
+
+    both = read([*arms.none, *arms.said])
+    heard = replace(parted, none=both[: len(arms.none)], rendered_said=both[len(arms.none) :])
+    if settled is not None and settled(heard):
+        return heard
+    whole = replace(heard, rendered_written=read(arms.written))
+    if settled is not None:
+        return whole
+    by_itself = (
+        Writer(model.hf, encode(model, [arms.alone])).logits([*bare, *_shared(error, words, way)], -1)[0].double()
+    )
+    return replace(whole, alone=float(by_itself[way.written] - by_itself[way.said]))
+
+
+def _margin(writer: Writer, prompt: Sequence[int], way: Parting) -> float:
+    row = writer.logits([*prompt, *way.before], -1)[0].double()
+    return float(row[way.written] - row[way.said])
 
 
 def _shared(error: WordError, words: Sequence[Sequence[int]], way: Parting) -> tuple[int, ...]:
@@ -290,18 +319,3 @@ def neutral_prompt(model: Model, context: str, language: str = "en") -> list[int
     if not n_before:
         return tokens
     return [tokens[0], *(neutral[i % len(neutral)] for i in range(n_before - 1)), *tokens[n_before:]]
-
-
-def _context(
-    model: Model, base: Float[Tensor, "frame d_model"], way: Parting, context: str, language: str
-) -> dict[str, float | None]:
-    if not context.strip():
-        return {}
-    prompts = {
-        "without_context": whisper_prompt(model, language),
-        "neutral_context": neutral_prompt(model, context, language),
-    }
-    return {
-        name: float(margins(model, base[None], [*prompt, *way.before], way.written, way.said)[0])
-        for name, prompt in prompts.items()
-    }  # fmt: skip

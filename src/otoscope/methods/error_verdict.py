@@ -35,7 +35,7 @@ class Rule:
     """
 
     mended: float = 0.0
-    share: float = 0.5
+    share: float = 0.75
     place: float = 0.5
     speaks: float = 1.0
 
@@ -75,9 +75,8 @@ def judge(evidence: Evidence, rule: Rule = RULE, same_letters: bool = False) -> 
         return Verdict("no error", f"the model prefers '{e.said_text}' to '{e.written_text}' by {-e.margin:.1f} nats.")
     if same_letters:
         return Verdict("undetermined", "both spellings sound alike, so neither the sound nor the text before decides.")
+    misled = _misled(e, rule)
     good = _good_sound(e, rule)
-    freed = [m for m in (e.without_context, e.neutral_context) if m is not None]
-    misled = bool(freed) and max(freed) < rule.mended
     quality = _quality(e)
     sound = None if good is None else not good
     text = True if misled else good
@@ -87,10 +86,33 @@ def judge(evidence: Evidence, rule: Rule = RULE, same_letters: bool = False) -> 
     return Verdict(_NAMES[(sound, text)], _reason(e, sound, text, misled), sound, text, quality)
 
 
+def settled(evidence: Evidence, rule: Rule = RULE) -> bool:
+    """Whether the verdict on evidence that is still being gathered hangs on nothing more.
+
+    Args:
+        evidence: in which the arms that were not measured yet are empty.
+        rule: the thresholds.
+    """
+    if evidence.margin < rule.mended or _misled(evidence, rule):
+        return True
+    return bool(evidence.none) and not _says_it(evidence, rule)
+
+
 _NAMES: dict[tuple[bool | None, bool | None], VerdictName] = {
     (True, True): "mixed", (True, False): "heard wrong", (False, True): "guessed", (False, False): "undetermined",
     (None, True): "guessed", (None, False): "undetermined", (None, None): "undetermined",
 }  # fmt: skip
+
+
+def _misled(e: Evidence, rule: Rule) -> bool:
+    """Whether the word is right without the text before."""
+    freed = [m for m in (e.without_context, e.neutral_context) if m is not None]
+    return bool(freed) and max(freed) < rule.mended
+
+
+def _says_it(e: Evidence, rule: Rule) -> bool:
+    """Whether the sound in the span supports the reference's words about as a rendering of them does."""
+    return e.support >= rule.speaks and e.clean_support >= rule.speaks and e.support >= rule.share * e.clean_support
 
 
 def _good_sound(e: Evidence, rule: Rule) -> bool | None:
@@ -99,8 +121,7 @@ def _good_sound(e: Evidence, rule: Rule) -> bool | None:
         return False if e.clean_support >= rule.speaks else None
     if math.isnan(e.clean_support) or e.clean_support < rule.speaks:
         return True
-    nearer = math.isnan(e.place) or e.place >= rule.place
-    return e.support >= rule.share * e.clean_support and nearer
+    return _says_it(e, rule) and (math.isnan(e.place) or e.place >= rule.place)
 
 
 def _quality(e: Evidence) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from otoscope.engine.model import Model
 from otoscope.methods.error_evidence import Evidence, gather_evidence, mean
 from otoscope.methods.error_places import Places, places_of_sound, places_of_text
 from otoscope.methods.error_remedies import Remedy, remedies
-from otoscope.methods.error_verdict import RULE, Rule, Verdict, judge
+from otoscope.methods.error_verdict import RULE, Rule, Verdict, judge, settled
 from otoscope.methods.suspicion import COMPRESSION, Suspicion, suspicion
 from otoscope.methods.whisper_writing import check_whisper
 from otoscope.models.asr_errors import WordError
@@ -117,8 +118,9 @@ def explain_error(
     clip, base = sentence.clip, sentence.encoded[0]
     options: dict[str, Any] = {"language": config.language, "seed": config.seed}
     evidence = gather_evidence(
-        model, clip, sentence.found, error, sentence.words, base=base, context=sentence.context, **options
-    )
+        model, clip, sentence.found, error, sentence.words, writer=sentence.writer, context=sentence.context,
+        settled=None if config.details else partial(settled, rule=rule), **options,
+    )  # fmt: skip
     if evidence is None:
         return ExplainedError(error, None, Verdict("undetermined", "no token tells both sides apart."))
     verdict = judge(evidence, rule, error.same_letters)

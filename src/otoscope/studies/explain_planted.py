@@ -1,9 +1,9 @@
 """How often is the verdict right? Errors whose reason is known, planted into real sentences, and explained blindly.
 
 For every sentence of a half of the speakers that the model writes rightly at a few content words, each of these words is
-made to go wrong in two acoustic and two prior ways (:mod:`otoscope.tasks.planted_errors`). What is explained knows the
-sound, the model and the reference, and nothing of the plant. Half of the acoustic plants have a harmless text before the
-sentence, so that its being there gives nothing away.
+made to go wrong in one or two acoustic and two prior ways (:mod:`otoscope.tasks.planted_errors`). What is explained knows
+the sound, the model and the reference, and nothing of the plant. Two of three acoustic plants have a harmless text before
+the sentence, so that its being there gives nothing away.
 
     verdict.acoustic, verdict.prior   share of planted errors with the right verdict (heard wrong, guessed)
     verdict.correct                   share of words that are right, in all sentences that were heard, for which no error is
@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,6 @@ import torch
 
 from otoscope.audio.align import align
 from otoscope.audio.clip import Clip
-from otoscope.engine.hearing import hearing
 from otoscope.engine.model import Model, load
 from otoscope.errors import AudioError, TaskError
 from otoscope.methods.error_evidence import prompt_tokens
@@ -37,6 +37,7 @@ from otoscope.models.asr_errors import WordError
 from otoscope.runs import Claim, Run, Threshold
 from otoscope.stats import Interval, bootstrap, ratio_of_sums
 from otoscope.studies.explain import ExplainConfig, explain_error
+from otoscope.studies.explain_workers import Asked, sentence_workers
 from otoscope.studies.outcome import Step, compute_now, without_run, write_tables
 from otoscope.tasks.corpora.librispeech import recordings
 from otoscope.tasks.planted_errors import ACOUSTIC, PRIOR, How, PlantedError, Sentence, hear, plant
@@ -81,6 +82,7 @@ def explain_planted(
     n: int = 150,
     half: Half = "test",
     seed: int = 0,
+    workers: int = 1,
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     notify: Notify = lambda _: None,
@@ -94,6 +96,7 @@ def explain_planted(
         n: stop once there are so many acoustic and so many prior errors; fewer, where the sentences do not give them.
         half: whose sentences.
         seed: of every draw.
+        workers: processes; more than one need a model that loads by its name.
         out: directory for the run; a run that was stopped goes on from there.
         progress: called with errors found and wanted.
         notify: told what is being done.
@@ -117,20 +120,20 @@ def explain_planted(
         notify(f"planting errors into sentences of {len({r.unit for r in own})} speakers ({half} half)")
         rows: list[dict[str, Any]] = []
         words: list[dict[str, Any]] = []
-        for i, recording in enumerate(own):
 
-            def compute(i: int = i) -> dict[str, Any]:
-                nearby = [own[(i + k) % len(own)].clip() for k in range(1, N_DONORS + 1)]
-                return sentence_rows(loaded, own[i].clip(), nearby, i, seed)
+        def ask(i: int) -> Asked:
+            return own[i].clip(), [own[(i + k) % len(own)].clip() for k in range(1, N_DONORS + 1)], i, seed
 
-            found = step(f"sentence {recording.name}", compute)
-            rows += found["plants"]
-            words += found["words"]
-            counts = {kind: sum(r["kind"] == kind and r["changed"] for r in rows) for kind in _RIGHT}
-            if progress:
-                progress(min(min(counts.values()), n), n)
-            if min(counts.values()) >= n:
-                break
+        with sentence_workers(sentence_rows, loaded, loading, workers, ask, len(own)) as compute:
+            for i, recording in enumerate(own):
+                found = step(f"sentence {recording.name}", partial(compute, i))
+                rows += found["plants"]
+                words += found["words"]
+                counts = {kind: sum(r["kind"] == kind and r["changed"] for r in rows) for kind in _RIGHT}
+                if progress:
+                    progress(min(min(counts.values()), n), n)
+                if min(counts.values()) >= n:
+                    break
         if not any(r["changed"] for r in rows):
             raise TaskError(
                 f"no error could be planted into the {len(own)} sentences of {data} ({half} half): {loaded.name} writes none "
@@ -158,9 +161,10 @@ def sentence_rows(model: Model, clip: Clip, nearby: Sequence[Clip], index: int, 
     places = [int(w) for w in draw.permutation(healthy.usable())[:PER_SENTENCE]]
     plants, words = [], [_right_words(model, healthy, "none", None)]
     for k, word in enumerate(places):
-        ways: list[How] = [ACOUSTIC[(index + 2 * k + j) % len(ACOUSTIC)] for j in range(2)]
+        # acoustic plants succeed more often than prior ones, so every other word gets one of them instead of two
+        ways: list[How] = [ACOUSTIC[(index + 2 * k + j) % len(ACOUSTIC)] for j in range(2 - k % 2)]
         for j, how in enumerate((*ways, *PRIOR)):
-            harmless = donors[0].text.capitalize() + "." if j % 2 and donors and donors[0].text else ""
+            harmless = donors[0].text.capitalize() + "." if (j + k) % 2 and donors and donors[0].text else ""
             planted = plant(
                 model, healthy, word, how, donors=donors, context=harmless if how in ACOUSTIC else "", seed=seed
             )
@@ -217,9 +221,7 @@ def iou(a: tuple[float, float], b: tuple[float, float]) -> float:
 def _right_words(model: Model, sentence: Sentence, how: str, treated: int | None) -> dict[str, Any]:
     """How many words that are right are left alone; ``treated`` is one that was treated to no effect."""
     prompt = prompt_tokens(model, sentence.context)
-    inputs = model.inputs(sentence.clip, tokens=[*prompt, *sentence.tokens])
-    with hearing(model.adapter, sentence.encoded):
-        logits = model.run(inputs).logits[0, len(prompt) - 1 :].float()
+    logits = sentence.writer.logits([*prompt, *sentence.tokens], len(prompt) - 1)
     firsts = np.cumsum([0, *(len(w) for w in sentence.words)])
     reported = {i for e in sentence.found.errors for i in range(*e.said_at)}
     held = 0

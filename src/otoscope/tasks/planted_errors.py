@@ -33,11 +33,10 @@ from torch import Tensor
 
 from otoscope.audio.clip import Clip
 from otoscope.audio.corruptions import apply
-from otoscope.engine.hearing import hearing
 from otoscope.engine.model import Model
 from otoscope.errors import AudioError, TaskError
 from otoscope.models.asr_errors import Comparison, compare, spelled, token_words
-from otoscope.models.inputs import Inputs
+from otoscope.models.writer import Writer
 from otoscope.tasks.faults import Fault, planted
 from otoscope.tasks.planted import FUNCTION_WORDS
 
@@ -70,6 +69,7 @@ class Sentence:
     Attributes:
         clip: with its text and word times.
         encoded: the encoder's output ``[1, frame, d_model]``.
+        writer: the decoder in front of it.
         context: the text before it that the model was given.
         tokens: the text tokens that were written.
         words: the same, word by word.
@@ -78,6 +78,7 @@ class Sentence:
 
     clip: Clip
     encoded: Float[Tensor, "1 frame d_model"]
+    writer: Writer
     context: str
     tokens: tuple[int, ...]
     words: tuple[tuple[int, ...], ...]
@@ -106,23 +107,29 @@ class Sentence:
 
 
 @torch.no_grad()
-def hear(model: Model, clip: Clip, context: str = "", encoded: Tensor | None = None) -> Sentence:
+def hear(
+    model: Model, clip: Clip, context: str = "", like: Sentence | None = None, same_sound: bool = False
+) -> Sentence:
     """What the model writes for a clip with a text.
 
     Args:
         model: a Whisper.
         clip: at the model's rate, with its text.
         context: a text before it.
-        encoded: the encoder's output, where it is known.
+        like: a sentence that is expected to be written alike, which saves time and changes nothing.
+        same_sound: whether it has the very sound of ``like``.
     """
     inputs = model.ask(clip, context=context).inputs
-    heard: Tensor = model.hf.model.encoder(inputs.features).last_hidden_state if encoded is None else encoded
-    with hearing(model.adapter, heard):
-        written = model.generate(inputs, max_new_tokens=model.hf.config.max_target_positions // 2 - 4)[0]
-    end = model.hf.generation_config.eos_token_id
-    tokens = tuple(token for token in written if token < end)
+    if like is not None and same_sound:
+        writer = like.writer
+    else:
+        writer = Writer(model.hf, model.hf.model.encoder(inputs.features).last_hidden_state)
+    most = model.hf.config.max_target_positions // 2 - 4
+    given = model.prompt() if inputs.tokens is None else inputs.tokens[0].tolist()
+    tokens = tuple(writer.write(given, like.tokens if like else (), most))
     words = tuple(map(tuple, token_words(model.tokenizer, tokens)))
-    return Sentence(clip, heard, context, tokens, words, compare(clip.text or "", spelled(model.tokenizer, words)))
+    found = compare(clip.text or "", spelled(model.tokenizer, words))
+    return Sentence(clip, writer.states, writer, context, tokens, words, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +229,7 @@ def _acoustic(
             spoilt = apply("noise_replacement" if how == "noise" else "silence", clip, span, seed).clip
     except (AudioError, TaskError):  # no donor fits, or the span is silent
         return None
-    heard = hear(model, spoilt.replace(text=clip.text, words=clip.words, name=clip.name), context)
+    heard = hear(model, spoilt.replace(text=clip.text, words=clip.words, name=clip.name), context, healthy)
     return _judged(PlantedError(how, heard, word, span), healthy)
 
 
@@ -269,7 +276,7 @@ def _context(model: Model, healthy: Sentence, word: int) -> Iterator[PlantedErro
             context = " ".join([text] * times)
             if len(model.tokenizer(context).input_ids) > _MOST_CONTEXT:
                 break
-            heard = hear(model, healthy.clip, context, healthy.encoded)
+            heard = hear(model, healthy.clip, context, healthy, same_sound=True)
             tried = _judged(PlantedError("context", heard, word, (at.start, at.end), other), healthy)
             if tried is not None:
                 yield tried
@@ -294,7 +301,7 @@ def _bias(model: Model, healthy: Sentence, word: int) -> Iterator[PlantedError]:
                 break
             fault = Fault("unembed", "bias", "decoder", -1, (token,), strength)
             with planted(model, fault, towards):
-                heard = hear(model, healthy.clip, "", healthy.encoded)
+                heard = hear(model, healthy.clip, "", healthy, same_sound=True)
             tried = _judged(PlantedError("bias", heard, word, (at.start, at.end), other, fault, towards), healthy)
             if tried is not None:
                 yield tried
@@ -303,21 +310,9 @@ def _bias(model: Model, healthy: Sentence, word: int) -> Iterator[PlantedError]:
 @torch.no_grad()
 def _final_states(model: Model, healthy: Sentence) -> tuple[Float[Tensor, "pos d_model"], Float[Tensor, "pos vocab"]]:
     """The decoder's last states, after the final norm, from which each text token is predicted; and their logits."""
-    last = model.stacks["decoder"].n_layers - 1
     prompt = model.prompt()
-    site = f"decoder.{last}.resid_post"
-    with hearing(model.adapter, healthy.encoded):
-        out = model.run(_given(model, [*prompt, *healthy.tokens]), (), site)
-    final = model.adapter.final("decoder", out.cache[site])[0, len(prompt) - 1 :]
-    return final, out.logits[0, len(prompt) - 1 :]
-
-
-def _given(model: Model, tokens: Sequence[int]) -> Inputs:
-    """Tokens alone: the sound is heard already."""
-    shape = (1, model.hf.config.num_mel_bins, 2 * model.hf.config.max_source_positions)
-    return Inputs(
-        torch.zeros(shape, device=model.adapter.device, dtype=model.adapter.dtype), n_samples=(1,)
-    ).with_tokens(list(tokens))
+    at, tokens = len(prompt) - 1, [*prompt, *healthy.tokens]
+    return healthy.writer.final_states(tokens)[at:], healthy.writer.logits(tokens, at)
 
 
 @torch.no_grad()
@@ -326,25 +321,23 @@ def _others(model: Model, healthy: Sentence, j: int) -> list[tuple[int, str]]:
     before = [token for word in healthy.words[:j] for token in word]
     prompt, own = model.prompt(), set(map(_key, healthy.found.written))
     found: list[tuple[int, str]] = []
-    with hearing(model.adapter, healthy.encoded):
-        logits = model.run(_given(model, [*prompt, *before])).logits[0, -1]
-        for token in logits.topk(40).indices.tolist():
-            word = _completed(model, [*prompt, *before], token)
-            if word and _key(word) not in own and _key(word) not in {_key(other) for _, other in found}:
-                found.append((token, word))
-            if len(found) == N_OTHERS:
-                break
+    for token in healthy.writer.logits([*prompt, *before], -1)[0].topk(40).indices.tolist():
+        word = _completed(model, healthy.writer, [*prompt, *before], token)
+        if word and _key(word) not in own and _key(word) not in {_key(other) for _, other in found}:
+            found.append((token, word))
+        if len(found) == N_OTHERS:
+            break
     return found
 
 
-def _completed(model: Model, before: list[int], first: int) -> str:
+def _completed(model: Model, writer: Writer, before: list[int], first: int) -> str:
     """The word that the model would write after its first token; empty where that token begins no word."""
     start = model.tokenizer.convert_ids_to_tokens([first])[0]
     if not start.startswith("Ġ") or not start[1:].isalpha():
         return ""
     tokens = [first]
     for _ in range(_LONGEST_WORD):
-        following = int(model.run(_given(model, [*before, *tokens])).logits[0, -1].argmax())
+        following = int(writer.logits([*before, *tokens], -1)[0].argmax())
         piece = model.tokenizer.convert_ids_to_tokens([following])[0]
         if not piece.isalpha():
             word = model.tokenizer.decode(tokens).strip()

@@ -1,0 +1,36 @@
+"""Rows of the ledger about explained errors: is the verdict right where the reason of an error is known?"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
+#: what the numbers depend on
+PARTS = (
+    "audio", "engine", "stats", "models/asr_errors.py", "models/attention.py", "models/transcribe.py", "models/wer.py",
+    "models/whisper.py", "models/whisper_layers.py", "models/writer.py", "methods/error_evidence.py",
+    "methods/error_verdict.py", "methods/parting.py", "methods/timing.py", "methods/dtw.py", "tasks/planted_errors.py",
+    "tasks/faults.py", "tasks/speakers.py", "tasks/corpora/librispeech.py", "studies/explain.py",
+    "studies/explain_planted.py",
+)  # fmt: skip
+
+
+@cache
+def digest() -> str:
+    """Hash of the code that the numbers depend on, so that other code does not resume the run."""
+    h = hashlib.sha256()
+    for part in PARTS:
+        path = SRC / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
+    return h.hexdigest()[:12]
+
+
+def command() -> tuple[str, ...]:
+    """Planted errors in sentences of the test half of the speakers; a run that was stopped goes on."""
+    return (
+        "otoscope", "explain", "--planted", "--data", "../shared/data/librispeech", "--n", "150", "--workers", "2",
+        "--json", "--out", f"runs/truth-explain-{digest()}",
+    )  # fmt: skip
