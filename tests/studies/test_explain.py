@@ -105,7 +105,7 @@ def told(model, clip, nearby, number, seed):
 
 
 def test_rows_do_not_depend_on_the_number_of_processes(tmp_path):
-    one = load(str(save_tiny_whisper(tmp_path / "tiny")))
+    one = load(str(save_tiny_whisper(tmp_path)))
 
     def ask(number):
         return tiny_sentences.clip(number), [tiny_sentences.clip(9)], number, 7

@@ -1,7 +1,7 @@
 """Planted errors on a real sentence: what is spoilt, and that nothing else is; plants that cannot be made are refused."""
 
-import numpy as np
 import pytest
+import torch
 
 import otoscope
 from otoscope.audio.align import align
@@ -30,7 +30,7 @@ def test_content_words_that_are_right_can_be_spoilt(healthy):
 
 @pytest.mark.parametrize("how", ["noise", "silence", "mixed", "context", "bias"])
 def test_one_word_goes_wrong_for_the_reason_that_was_planted(model, healthy, how):
-    word = 5  # COUNTRY
+    word = 8  # MANNER
     done = plant(model, healthy, word, how)
     assert done is not None
     assert done.prior == (how in PRIOR)
@@ -44,22 +44,24 @@ def test_one_word_goes_wrong_for_the_reason_that_was_planted(model, healthy, how
     wrong = [e for e in done.sentence.found.errors if e.said_at[0] <= word < max(e.said_at[1], 1)]
     assert bool(wrong) == done.changed
     assert len(done.sentence.found.errors) == len(wrong)
-    weights = model.hf.proj_out.weight.clone()
+    weights = model.hf.proj_out.weight.detach().clone()
     with done.in_force(model):
         # as the model itself writes it, without any draft
         inputs = model.ask(done.sentence.clip, context=done.sentence.context).inputs
         end = model.hf.generation_config.eos_token_id
         assert tuple(t for t in model.generate(inputs, max_new_tokens=200)[0] if t < end) == done.sentence.tokens
         assert (how == "bias") == bool((model.hf.proj_out.weight != weights).any())
-    assert np.array_equal(model.hf.proj_out.weight.detach(), weights)
+    assert torch.equal(model.hf.proj_out.weight.detach(), weights)
 
 
 def test_a_bias_makes_the_other_word_be_written(model, healthy):
-    done = plant(model, healthy, 5, "bias")
+    done = plant(model, healthy, 8, "bias")
     assert done is not None
     assert done.changed
     (error,) = done.sentence.found.errors
-    assert error.written[0].strip(".,").lower() == done.other.lower() != "country"
+    # one word, such as "manor"
+    assert error.written == (done.other,)
+    assert done.other.isalpha()
 
 
 def test_another_word_in_its_place_needs_donors(model, healthy):

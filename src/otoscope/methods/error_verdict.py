@@ -35,7 +35,7 @@ class Rule:
     """
 
     mended: float = 0.0
-    share: float = 0.75
+    share: float = 0.7
     place: float = 0.5
     speaks: float = 1.0
 

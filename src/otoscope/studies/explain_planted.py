@@ -48,7 +48,7 @@ Notify = Callable[[str], None]
 #: words of a sentence that are spoilt
 PER_SENTENCE = 3
 #: sentences that words are taken from for "another word in its place"
-N_DONORS = 6
+N_DONORS = 3
 LONGEST = 20.0
 BARS = {"verdict.acoustic": 0.9, "verdict.prior": 0.9, "verdict.correct": 0.95, "span_iou": 0.5}
 _RIGHT = {"acoustic": "heard wrong", "prior": "guessed"}
@@ -109,8 +109,9 @@ def explain_planted(
     belongs = halves([r.unit for r in known])
     own = sorted((r for r in known if belongs[r.unit] == half), key=lambda r: zlib.crc32(r.name.encode()))
     loaded = model if isinstance(model, Model) else load(model, progress=notify, **loading)
+    # n is no part of it: a run may be gone on with for more errors
     asked = {
-        "model": loaded.name, "dtype": str(loaded.adapter.dtype), "half": half, "n": n, "rule": asdict(RULE),
+        "model": loaded.name, "dtype": str(loaded.adapter.dtype), "half": half, "rule": asdict(RULE),
         "sentences": [r.name for r in own], "per_sentence": PER_SENTENCE,
     }  # fmt: skip
     with nullcontext() if out is None else Run(out, "explain", asked, seeds={"seed": seed}) as run:

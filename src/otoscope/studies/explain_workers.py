@@ -7,7 +7,6 @@ process whose small matrices are split among threads. The rows do not depend on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
@@ -38,19 +37,17 @@ def sentence_workers(
     if n == 1:
         yield lambda number: work(model, *ask(number))
         return
-    pool = ProcessPoolExecutor(n, get_context("spawn"), _begin, (model.name, loading))
-    running: dict[int, Future[dict[str, Any]]] = {}
+    running: dict[int, Any] = {}
+    # leaving the block, by an error or Ctrl-C as well, ends the processes
+    with get_context("spawn").Pool(n, _begin, (model.name, loading)) as pool:
 
-    def rows(number: int) -> dict[str, Any]:
-        for k in range(number, min(number + n, last)):
-            if k not in running:
-                running[k] = pool.submit(_rows, work, *ask(k))
-        return running.pop(number).result()
+        def rows(number: int) -> dict[str, Any]:
+            for k in range(number, min(number + n, last)):
+                if k not in running:
+                    running[k] = pool.apply_async(_rows, (work, *ask(k)))
+            return running.pop(number).get()
 
-    try:
         yield rows
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin(name: str, loading: dict[str, Any]) -> None:

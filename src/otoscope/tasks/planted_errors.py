@@ -339,7 +339,7 @@ def _completed(model: Model, writer: Writer, before: list[int], first: int) -> s
     for _ in range(_LONGEST_WORD):
         following = int(writer.logits([*before, *tokens], -1)[0].argmax())
         piece = model.tokenizer.convert_ids_to_tokens([following])[0]
-        if not piece.isalpha():
+        if piece.startswith("Ġ") or not piece.isalpha():  # the mark of a new word is a letter itself
             word = model.tokenizer.decode(tokens).strip()
             return word if len(word) > 2 else ""
         tokens.append(following)
