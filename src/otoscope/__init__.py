@@ -17,13 +17,15 @@ _EXPORTS = {
     "Site": "otoscope.models.site",
     "Pair": "otoscope.tasks.pair",
     "OtoscopeError": "otoscope.errors",
+    "apply": "otoscope.engine.fix",
 }
 
-__all__ = ["Clip", "Model", "OtoscopeError", "Pair", "Site", "__version__", "load", "read"]
+__all__ = ["Clip", "Model", "OtoscopeError", "Pair", "Site", "__version__", "apply", "load", "read"]
 
 if TYPE_CHECKING:
     from otoscope.audio.clip import Clip
     from otoscope.audio.files import read
+    from otoscope.engine.fix import apply
     from otoscope.engine.model import Model, load
     from otoscope.errors import OtoscopeError
     from otoscope.models.site import Site

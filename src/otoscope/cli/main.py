@@ -27,6 +27,7 @@ COMMANDS = {
     "corrupt": "corrupt a recording in one named way, keeping its length",
     "patch": "find where inside the model two sounds are told apart",
     "lens": "read a model's layers as they are being computed",
+    "fix": "keep a model from writing words where nobody speaks",
     "probe": "read a label from every layer, with nulls",
     "tasks": "list the benchmark's tasks, and show one",
     "bench": "benchmark methods and corruptions against planted truth",
