@@ -17,6 +17,7 @@ from typing import Any
 
 import causal
 import explain
+import fix
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("OTOSCOPE_DATA", ROOT.parent / "shared" / "data"))
@@ -308,6 +309,32 @@ ROWS += [
         metric("verdict.correct", *EXPLAIN), readme=True, seconds=1),
     Row("explain_span", "median intersection over union of the planted span and the found one", ">= 0.5", _EXPLAIN,
         metric("span_iou", *EXPLAIN), readme=True, seconds=1),
+]  # fmt: skip
+
+
+ROWS += [
+    Row(f"fix_{name}", statement, bar, fix.COMMAND, metric(key, *fix.command()), readme=name in fix.README,
+        seconds=900 if name == "before" else 1)
+    for name, (statement, bar, key) in fix.STATEMENTS.items()
+]  # fmt: skip
+
+
+def _fix_applied(name: str) -> Callable[[], Measured]:
+    def measure() -> Measured:
+        metric("wer.rise", *fix.command())()  # the run must be there
+        found = printed(sys.executable, "truth/apply_fix.py", fix.run()) if DATA.is_dir() else None
+        return (None if found is None else float(found[name])), None
+
+    return measure
+
+
+ROWS += [
+    Row(f"fix_applied_{name}", statement, bar, "python truth/apply_fix.py RUN", _fix_applied(key), seconds=300)
+    for name, statement, bar, key in (
+        ("before", "a bare transformers pipeline writes words where nobody speaks", None, "hallucination.before"),
+        ("after", "the same pipeline with the exported fix, in a process of its own", "<= 0.10", "hallucination.after"),
+        ("time", "time of the pipeline with the fix, times that without", "<= 1.02", "time_ratio"),
+    )
 ]  # fmt: skip
 
 

@@ -179,6 +179,7 @@ def _check(model: Model, made: Fix, any_weights: bool) -> None:
             f"the fix '{made.name}' was found on other weights than those of {model.name}: find one for these with "
             "`otoscope fix`, or give any_weights=True to put it on untested."
         )
+    made.interventions()
     for edit in made.edits:
         width = model.stacks[str(edit["site"]).split(".")[0]].d_model if "." in str(edit["site"]) else 0
         for key in _FIELDS[edit["op"]][1]:

@@ -235,13 +235,13 @@ def end_direction(model: Model) -> Float[np.ndarray, " d"]:
     hf, end = model.hf, model.hf.generation_config.eos_token_id
     rows = hf.get_output_embeddings().weight.detach().float()
     gain = hf.get_decoder().layer_norm.weight.detach().float()
-    text = rows[:end].mean(0)
+    rows = (rows - rows[:end].mean(0)) * gain
     stop = model.tokenizer.convert_tokens_to_ids(".") if model.tokenizer is not None else None
-    vector = rows[end] - text
+    # over their squared norms, so that the logits rise by 1 and by STOP whatever the norms of the two rows are
+    vector = rows[end] / rows[end].square().sum()
     if isinstance(stop, int) and 0 <= stop < end:
-        vector = vector + STOP * (rows[stop] - text)
-    vector = (vector * gain).cpu().numpy()
-    return vector / np.linalg.norm(vector)
+        vector = vector + STOP * rows[stop] / rows[stop].square().sum()
+    return (vector / vector.norm()).cpu().numpy()
 
 
 def neurons(

@@ -1,0 +1,47 @@
+"""Rows of the ledger about words where nobody speaks: what the fix leaves of them, and what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
+#: what the numbers depend on
+PARTS = (
+    "audio", "engine", "models", "stats", "tasks/no_speech.py", "methods/invention.py", "methods/invention_edits.py",
+    "methods/whisper_writing.py", "studies/fix.py", "studies/fix_trial.py",
+)  # fmt: skip
+COMMAND = "otoscope fix ../shared/data/librispeech --sounds ../shared/data/esc10"
+#: id -> what it says, bar, name of the metric, unit factor
+STATEMENTS = {
+    "before": ("Whisper tiny.en writes words where nobody speaks (held-out sounds, made noise, silence)", None, "hallucination.before"),
+    "after": ("the same with the fix that otoscope found, no fine-tuning", "<= 0.10", "hallucination.after"),
+    "before_rule": ("words left by Whisper's no-speech rule, without the fix", None, "hallucination.before.rule"),
+    "after_rule": ("words left by Whisper's no-speech rule, with the fix", "<= 0.10", "hallucination.after.rule"),
+    "wer_rise": ("what the fix adds to the WER of held-out speakers", "<= 0.003", "wer.rise"),
+    "noisy_rise": ("WER of their speech in noise, with the fix", None, "wer.noisy.after"),
+    "silenced": ("short pieces of speech that the fix silences", None, "silenced"),
+    "control": ("words with a neuron that reads shuffled labels (control)", None, "hallucination.neuron.control"),
+    "heads": ("words with the responsible heads damped instead", None, "hallucination.heads"),
+    "direction": ("words with a steering direction instead", None, "hallucination.direction"),
+    "probe": ("AUC of a probe of the decoder's last state at the start, speech or not", None, "auc.probe.decoder.3.resid_post"),
+    "no_speech": ("AUC of Whisper's own no-speech probability", None, "auc.no_speech_prob"),
+}  # fmt: skip
+README = ("before", "after", "after_rule", "wer_rise", "heads", "direction", "control")
+
+
+@cache
+def run() -> str:
+    """The run of the ledger; other code does not resume it."""
+    h = hashlib.sha256()
+    for part in PARTS:
+        path = SRC / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
+    return f"runs/truth-fix-{h.hexdigest()[:12]}"
+
+
+def command() -> tuple[str, ...]:
+    """The study on real recordings; a run that was stopped goes on."""
+    return (*COMMAND.split(), "--json", "--out", run())
