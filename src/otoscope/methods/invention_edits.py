@@ -182,7 +182,7 @@ class Reader:
 
     Attributes:
         weights: ``[d]``.
-        bias: 0 lies between the two.
+        bias: so that the medians of the two sides are read as +1 and -1.
         level: mean norm of the states, the unit of what a neuron writes.
     """
 
@@ -191,7 +191,7 @@ class Reader:
     level: float
 
     def __call__(self, x: Float[np.ndarray, "row d"]) -> Float[np.ndarray, " row"]:
-        """Log-odds that nothing more should be written."""
+        """What is read: +1 is the median of "nothing more", -1 that of "a word follows"."""
         return x @ self.weights + self.bias
 
 
@@ -223,8 +223,14 @@ def reader(
         (rows - mean) / spread / width, y, sample_weight=weight
     )
     weights = fitted.coef_[0] / spread / width
-    bias = float(fitted.intercept_[0] - weights @ mean)
-    return Reader(weights, bias, float(np.linalg.norm(rows, axis=1).mean()))
+    quiet_end, spoken_end = (_median(rows[y == side] @ weights, share[y == side]) for side in (1, 0))
+    gap, middle = max((quiet_end - spoken_end) / 2, 1e-9), (quiet_end + spoken_end) / 2
+    return Reader(weights / gap, float(-middle / gap), float(np.linalg.norm(rows, axis=1).mean()))
+
+
+def _median(values: Float[np.ndarray, " row"], weight: Float[np.ndarray, " row"]) -> float:
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)])
 
 
 def end_direction(model: Model) -> Float[np.ndarray, " d"]:
@@ -248,13 +254,13 @@ def neurons(
     site: str, read: Reader, write: Float[np.ndarray, " d"], thresholds: Sequence[float], strength: float,
     control: bool = False,
 ) -> list[Candidate]:  # fmt: skip
-    """The neuron with several thresholds (log-odds at which it begins to fire); the lower, the more it fires.
+    """The neuron with several thresholds (what is read when it begins to fire); the lower, the more it fires.
 
     Args:
         site: where it reads and writes.
         read: what it reads.
         write: ``[d]``, norm 1.
-        thresholds: log-odds.
+        thresholds: in the reader's unit, between -1 (speech) and +1 (none).
         strength: of what it writes when it fires fully, in mean norms of the states.
         control: whether ``read`` is the control's.
     """

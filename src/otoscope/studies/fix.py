@@ -36,8 +36,8 @@ from otoscope.tasks.no_speech import PARTS, Part, Sound, divided_sounds, divided
 
 #: at most this share of sounds without speech may have words, and WER may rise by so much
 MOST_INVENTED, MOST_WER = 0.10, 0.003
-#: frontiers: heads that are damped, strengths of the direction, thresholds of the neuron (log-odds)
-HEADS, STRENGTHS, THRESHOLDS = (1, 2, 4, 8), (0.5, 1.0, 2.0, 4.0), (2.0, 1.0, 0.0, -1.0)
+#: frontiers: heads that are damped, strengths of the direction, thresholds of the neuron (half-way is 0)
+HEADS, STRENGTHS, THRESHOLDS = (1, 2, 4, 8), (0.25, 0.5, 1.0, 2.0), (0.5, 0.25, 0.0, -0.25, -0.5)
 #: what a neuron writes when it fires fully, in mean norms of the states
 GAIN = 2.0
 #: sounds by which heads are searched, per side
@@ -307,7 +307,7 @@ def _noise_held(one: Tried, plain: Tried) -> bool:
 
 
 def _finals(candidates: Sequence[Candidate], chosen: Sequence[Tried], pick: Candidate | None) -> list[Candidate]:
-    """The fix, then of every family the best that holds WER (else the mildest), and its control."""
+    """The fix, then of every other family the best that holds WER (else the mildest), then the fix's control."""
     made = [] if pick is None else [pick]
     for family in dict.fromkeys(c.family for c in candidates):
         mine = [(c, t) for c, t in zip(candidates, chosen[1:]) if c.family == family]
@@ -316,8 +316,8 @@ def _finals(candidates: Sequence[Candidate], chosen: Sequence[Tried], pick: Cand
                 (t.invented.value, i) for i, (c, t) in enumerate(mine) if not c.control and t.wer_rise.value <= MOST_WER
             ]
             made.append(mine[min(held)[1]][0] if held else mine[0][0])
-        made += [c for c, _ in mine if c.control]
-    return made
+    controls = [c for c in candidates if c.control and (pick is None or c.family == pick.family)]
+    return [*made, *controls]
 
 
 def _without_strength(pick: Candidate) -> Candidate:
