@@ -206,8 +206,9 @@ def _model(target: Any) -> tuple[Model, Callable[[], None]]:
 
     def restore() -> None:
         hf.train(training)
-        if own and hasattr(hf, "set_attn_implementation"):
-            hf.set_attn_implementation(own)
+        choose = getattr(hf, "set_attn_implementation", None)
+        if own and callable(choose):
+            choose(own)
 
     return model, restore
 
