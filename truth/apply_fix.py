@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration, pipeline
 
@@ -43,11 +44,8 @@ def main(run: Path) -> None:
     def heard(limit: int | None, which: list) -> list[str]:
         options = {} if limit is None else {"generate_kwargs": {"max_new_tokens": limit}}
         with quiet():
-            made = pipe(
-                [{"raw": s.clip.resample(16000).samples, "sampling_rate": 16000} for s in which],
-                batch_size=4,
-                **options,
-            )
+            given: Any = [{"raw": s.clip.resample(16000).samples, "sampling_rate": 16000} for s in which]
+            made: Any = pipe(given, batch_size=4, **options)
         return [one["text"] for one in made]
 
     silent, speech = [s for s in sounds if not s.said], [s for s in sounds if s.said]
