@@ -35,6 +35,12 @@ def test_a_text_without_which_the_word_is_right_is_to_blame():
     assert "without it" in verdict.reason
 
 
+def test_a_bad_sound_and_a_text_that_adds_to_it_are_mixed():
+    verdict = judge(evidence(2.0, 0.0, without_context=-0.5, neutral_context=1.0))
+    assert verdict.name == "mixed"
+    assert "without it the word is right" in verdict.reason
+
+
 def test_a_harmless_text_changes_nothing():
     plain, harmless = evidence(2.0, 0.0), evidence(2.0, 0.0, without_context=1.8, neutral_context=2.1)
     assert judge(plain).name == judge(harmless).name == "heard wrong"
@@ -63,7 +69,10 @@ def test_evidence_survives_json():
 @pytest.mark.parametrize("prior", [-9.0, 0.5, 4.0])
 @pytest.mark.parametrize("sound", [-3.0, 0.0, 3.0, 8.0])
 @pytest.mark.parametrize("clean", [0.2, 5.0, 10.0])
-@pytest.mark.parametrize("context", [{}, {"without_context": -1.0, "neutral_context": -2.0}])
+@pytest.mark.parametrize(
+    "context",
+    [{}, {"without_context": -1.0, "neutral_context": -2.0}, {"without_context": -1.0, "neutral_context": 1.0}],
+)
 def test_a_settled_verdict_does_not_change_with_more_evidence(prior, sound, clean, context):
     whole = evidence(prior, sound, clean, **context)
     heard = replace(whole, rendered_written=(), alone=None)

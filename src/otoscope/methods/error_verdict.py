@@ -6,9 +6,10 @@ Two questions are asked of it (:mod:`otoscope.methods.error_evidence` has the qu
                             written, and those of a clean rendering would speak for the reference: putting them there
                             moves the margin by ``support(clean) - support(actual)``
     is the text to blame?   the sound in the span speaks for the reference as a clean rendering does, and yet something
-                            else was written; or leaving the text before out mends the word
+                            else was written; or the word is right without the text before, or with a neutral one
 
-One yes is the verdict, two are *mixed*, none is *undetermined*. The thresholds were chosen on planted errors of one half
+One yes is the verdict, two are *mixed*, none is *undetermined*; where the word is right both without the text and with a
+neutral one, the sound was good enough. The thresholds were chosen on planted errors of one half
 of the speakers (:mod:`otoscope.studies.explain_planted`), and everything that is reported is of the other half.
 """
 
@@ -75,15 +76,12 @@ def judge(evidence: Evidence, rule: Rule = RULE, same_letters: bool = False) -> 
         return Verdict("no error", f"the model prefers '{e.said_text}' to '{e.written_text}' by {-e.margin:.1f} nats.")
     if same_letters:
         return Verdict("undetermined", "both spellings sound alike, so neither the sound nor the text before decides.")
-    misled = _misled(e, rule)
+    freed = _freed(e, rule)
     good = _good_sound(e, rule)
-    quality = _quality(e)
-    sound = None if good is None else not good
-    text = True if misled else good
-    # a text that misleads is to blame whatever the sound; the sound is then judged by what it says without that text
-    if misled:
-        sound = False
-    return Verdict(_NAMES[(sound, text)], _reason(e, sound, text, misled), sound, text, quality)
+    # where the word is right without the text, whatever stands in its place, the sound was good enough
+    sound = False if freed and all(freed) else None if good is None else not good
+    text = True if any(freed) else good
+    return Verdict(_NAMES[(sound, text)], _reason(e, sound, text, freed), sound, text, _quality(e))
 
 
 def settled(evidence: Evidence, rule: Rule = RULE) -> bool:
@@ -93,7 +91,10 @@ def settled(evidence: Evidence, rule: Rule = RULE) -> bool:
         evidence: in which the arms that were not measured yet are empty.
         rule: the thresholds.
     """
-    if evidence.margin < rule.mended or _misled(evidence, rule):
+    if evidence.margin < rule.mended:
+        return True
+    freed = _freed(evidence, rule)
+    if freed and all(freed):
         return True
     return bool(evidence.none) and not _says_it(evidence, rule)
 
@@ -104,10 +105,9 @@ _NAMES: dict[tuple[bool | None, bool | None], VerdictName] = {
 }  # fmt: skip
 
 
-def _misled(e: Evidence, rule: Rule) -> bool:
-    """Whether the word is right without the text before."""
-    freed = [m for m in (e.without_context, e.neutral_context) if m is not None]
-    return bool(freed) and max(freed) < rule.mended
+def _freed(e: Evidence, rule: Rule) -> list[bool]:
+    """Whether the word is right without the text before, and with a neutral one; empty where no text stands before."""
+    return [m < rule.mended for m in (e.without_context, e.neutral_context) if m is not None]
 
 
 def _says_it(e: Evidence, rule: Rule) -> bool:
@@ -128,14 +128,15 @@ def _quality(e: Evidence) -> float:
     return e.support / e.clean_support if e.clean_support > 0 else float("nan")
 
 
-def _reason(e: Evidence, sound: bool | None, text: bool | None, misled: bool) -> str:
+def _reason(e: Evidence, sound: bool | None, text: bool | None, freed: list[bool]) -> str:
     said, written = f"'{e.said_text}'", f"'{e.written_text}'"
-    if misled:
-        freed = mean([m for m in (e.without_context, e.neutral_context) if m is not None])
-        return (
-            f"the text before makes {written} preferred by {e.margin:.1f} nats; without it {said} is, by {-freed:.1f}."
-        )
+    if freed and all(freed):
+        without = mean([m for m in (e.without_context, e.neutral_context) if m is not None])
+        return f"the text before makes {written} preferred by {e.margin:.1f} nats; without it {said} is, by {-without:.1f}."
     numbers = f"the sound in the span speaks for {said} with {e.support:.1f} nats, a clean rendering with {e.clean_support:.1f}"
+    if any(freed):
+        other = "without it" if freed[0] else "with a neutral one"
+        return f"{numbers}; the text before adds to it, for {other} the word is right."
     if sound is None:
         return f"{numbers}: no voice could make the model hear {said} here."
     if sound:
