@@ -9,11 +9,12 @@ from pathlib import Path
 SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
 #: what the numbers depend on
 PARTS = (
-    "audio", "engine", "stats", "models/asr_errors.py", "models/attention.py", "models/transcribe.py", "models/wer.py",
-    "models/whisper.py", "models/whisper_layers.py", "models/writer.py", "methods/error_evidence.py",
-    "methods/error_verdict.py", "methods/parting.py", "methods/timing.py", "methods/dtw.py", "tasks/planted_errors.py",
-    "tasks/faults.py", "tasks/speakers.py", "tasks/corpora/librispeech.py", "studies/explain.py",
-    "studies/explain_planted.py",
+    "audio/align.py", "audio/clip.py", "audio/corruptions", "audio/pronounce.py", "audio/stretch.py", "audio/synth",
+    "engine/capture.py", "engine/hearing.py", "stats/bootstrap.py", "models/asr_errors.py", "models/attention.py",
+    "models/transcribe.py", "models/wer.py", "models/whisper.py", "models/whisper_layers.py", "models/writer.py",
+    "methods/error_evidence.py", "methods/error_verdict.py", "methods/parting.py", "methods/timing.py",
+    "methods/dtw.py", "tasks/planted_errors.py", "tasks/faults.py", "tasks/speakers.py",
+    "tasks/corpora/librispeech.py", "studies/explain.py", "studies/explain_planted.py",
 )  # fmt: skip
 
 
