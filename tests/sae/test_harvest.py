@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -273,6 +274,20 @@ def test_another_harvest_in_the_folder_is_refused(model, corpus, tmp_path):
             other.run()
     with pytest.raises(RunError, match="cannot be stored as 'int8': choose float32 or float16"):
         Harvest(model, _mixture(corpus), [SITE], tmp_path, dtype="int8")
+
+
+def test_memory_decides_how_much_is_held_before_it_is_written(model, corpus, tmp_path):
+    sizes = []
+    for memory in (0.0016, 2.0):
+        out = tmp_path / str(memory)
+        Harvest(model, _mixture(corpus), SITES, out, memory_gb=memory).run()
+        notes = [json.loads(p.read_text())["files"] for p in sorted((out / "shards").glob("*.json"))]
+        sizes.append([sum(f["bytes"] for name, f in files.items() if ".frames." not in name) for files in notes])
+    tight, wide = sizes
+    assert len(wide) == 1
+    assert len(tight) > 1
+    headers = 4_000
+    assert max(tight) <= 0.0016e9 * harvests._SHARD_SHARE + headers < wide[0]
 
 
 def test_memory_that_does_not_suffice_is_said_before_anything_is_heard(corpus, tmp_path):

@@ -28,8 +28,8 @@ from otoscope.sae.mixing import Mixture, Take
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
-#: part of the memory that one shard may have; it is there several times while it is written
-_SHARD_SHARE, _LARGEST_SHARD = 1 / 10, 128e6
+#: part of the memory that one shard may have; it is there up to four times while it is written
+_SHARD_SHARE, _LARGEST_SHARD = 1 / 20, 128e6
 #: seconds of sound that are decoded together, per piece of a batch
 _DECODED = 30.0
 
@@ -96,7 +96,7 @@ class Harvest:
         sites: names or patterns.
         out: folder of the store.
         dtype: ``float32``, or ``float16`` for half the space.
-        memory_gb: most memory beside the model's weights.
+        memory_gb: most memory beside the model's weights and what the libraries take for themselves.
         question: what an audio-LLM is asked about each sound.
 
     Raises:
