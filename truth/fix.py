@@ -33,6 +33,7 @@ STATEMENTS = {
     "probe": (
         "AUC of a probe of the decoder's last state at the start, speech or not", None, "auc.probe.decoder.3.resid_post",
     ),
+    "padding": ("AUC of the cross-attention spent behind the end of the sound", None, "auc.padding_attention"),
     "no_speech": ("AUC of Whisper's own no-speech probability", None, "auc.no_speech_prob"),
 }  # fmt: skip
 README = ("before", "after", "after_rule", "wer_rise", "heads", "direction", "control")

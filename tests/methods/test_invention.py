@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from otoscope.errors import ModelError
-from otoscope.methods.invention import Ears, Written, has_words, judged, write
+from otoscope.methods.invention import Ears, Written, has_words, judged, padding_attention, write
 from tests.methods.tiny_sentences import clip, model
 from tests.tiny import build
 
@@ -70,6 +70,17 @@ def test_padding_is_behind_the_end(whisper):
     rate = whisper.clock("encoder", 1).rate
     assert behind.sum() == len(behind) - round(0.5 * rate)
     assert not behind[: round(0.5 * rate)].any()
+
+
+def test_attention_to_padding_is_that_of_the_patterns(whisper):
+    ears = Ears(whisper, [clip(0, 0.5), clip(1, 0.9)])
+    found = padding_attention(ears, [0, 1])
+    for i in range(2):
+        inputs = whisper.inputs(ears.clips[i])
+        kept = whisper.capture(inputs, "decoder.*.cross_pattern")
+        shares = [kept[site][0, :, -1, torch.from_numpy(ears.padding(i))].sum(-1).mean() for site in kept]
+        assert found[i] == pytest.approx(float(torch.stack(shares).mean()), abs=5e-3)
+    assert 0 < found[1] < found[0] < 1
 
 
 def test_another_family_is_refused():

@@ -164,6 +164,27 @@ def judged(
     return made
 
 
+@torch.no_grad()
+def padding_attention(ears: Ears, which: Sequence[int]) -> Float[np.ndarray, " sound"]:
+    """Share of the cross-attention behind the end of each sound at the start of the text, mean over layers and heads."""
+    model, prompt = ears.model, whisper_prompt(ears.model, ears.language)
+    shares = []
+    for i in which:
+        behind, found = torch.from_numpy(ears.padding(i)), []
+
+        def look(x: Tensor, _: Tensor, behind: Tensor = behind, found: list[float] = found) -> Tensor:
+            found.append(float(x[0, :, -1, behind.to(x.device)].sum(-1).mean()))
+            return x
+
+        with model.intervene(Intervention("decoder.*.cross_pattern", look, name="read")):
+            model.hf(
+                decoder_input_ids=torch.tensor([prompt], device=model.adapter.device),
+                encoder_outputs=(ears.encoded([i]),),
+            )
+        shares.append(float(np.mean(found)))
+    return np.array(shares)
+
+
 def no_speech_token(model: Model) -> int | None:
     """The token whose probability at the start says that nobody speaks."""
     known = model.tokenizer.get_vocab() if model.tokenizer is not None else {}

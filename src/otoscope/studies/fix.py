@@ -15,7 +15,7 @@ from otoscope.audio.clip import Clip
 from otoscope.engine.fix import Fix
 from otoscope.engine.model import Model
 from otoscope.errors import TaskError
-from otoscope.methods.invention import NO_SPEECH, Ears, Written, has_words, write
+from otoscope.methods.invention import NO_SPEECH, Ears, Written, has_words, padding_attention, write
 from otoscope.methods.invention_edits import (
     Candidate,
     damped,
@@ -344,6 +344,8 @@ def _auc(
 
     kept = step("report states", compute)
     made = {"no_speech_prob": roc_auc(np.array([w.no_speech for w in before]), truth)}
+    behind = step("report padding", lambda: padding_attention(ears, which))
+    made["padding_attention"] = roc_auc(np.asarray(behind), truth)
     made["low_log_prob"] = roc_auc(-np.array([w.log_prob for w in before]), truth)
     for site, row in words.items():
         made[f"probe.{site}"] = roc_auc(kept[site] @ row[:-1] + row[-1], truth)
