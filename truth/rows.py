@@ -280,6 +280,8 @@ ROWS += [
         metric("faults.model", *CAUSAL), readme=True, seconds=4000),
     Row("causal_exact", "exact patching from the healthy run names the faulty place first", ">= 0.95", _CAUSAL,
         metric("top1.exact-repair", *CAUSAL), readme=True, seconds=1),
+    Row("causal_single", "the same, of faults that have one place (two swapped heads have two)", ">= 0.95", _CAUSAL,
+        metric("top1_single.exact-repair", *CAUSAL), readme=True, seconds=1),
     Row("causal_random", "random guessing against chance, two-sided p", ">= 0.05", _CAUSAL, metric("random_p", *CAUSAL),
         readme=True, seconds=1),
     *(
