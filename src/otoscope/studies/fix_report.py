@@ -18,6 +18,8 @@ from otoscope.studies.fix_run import headline
 from otoscope.studies.fix_trial import Tried
 from otoscope.tasks.no_speech import PARTS
 
+#: rise of WER beyond which an intervention is not drawn, so that the others can be told apart
+FAR = 0.1
 _NAMES = {"none": "as it is", "heads": "heads damped", "direction": "direction added", "neuron": "one neuron more"}
 
 
@@ -81,6 +83,13 @@ def write_report(run: Run, found: Fixed, claims: Sequence[Claim]) -> Path:
     return run.path / "report.html"
 
 
+def _label(one: Tried) -> str:
+    """The intervention's name; a threshold of minus nothing is nothing."""
+    return f"{_NAMES[one.family]}{' (control)' if one.control else ''}" + (
+        "" if one.family == "none" else f", {one.strength + 0.0:g}"
+    )
+
+
 def shown(value: Interval, digits: int = 1) -> str:
     """A share with its interval, for reading."""
     if np.isnan(value.value):
@@ -98,31 +107,34 @@ def _before_and_after(found: Fixed) -> Figure:
 
 
 def _frontier(found: Fixed) -> Figure:
-    kinds = [("heads", False), ("direction", False), ("neuron", False)]
+    plain = found.chosen[0]
+    tried = [t for t in found.chosen[1:] if not t.control]
+    drawn = [t for t in tried if t.wer.value <= plain.wer.value + FAR] or tried
     points = [
-        Point(f"{_NAMES[t.family]} {t.strength:g}", _NAMES[family], t.invented, t.wer)
-        for family, control in kinds
-        for t in found.chosen
-        if t.family == family and t.control is control
-    ]
+        Point(_label(t), _NAMES[t.family], t.invented, t.wer)
+        for family in _NAMES
+        for t in drawn
+        if t.family == family
+    ]  # fmt: skip
     drawing = scatter(
         "frontier", points, x_label="share of sounds without speech that have words", y_label="word error rate of speech",
         title="what is gained and what it costs",
     )  # fmt: skip
-    plain = found.chosen[0]
+    left = f" Not drawn: {len(tried) - len(drawn)} with a far higher WER." if len(drawn) < len(tried) else ""
     caption = (
         f"The model as it is: {plain.invented.value:.0%} with words, WER {plain.wer.value:.2%}. A fix may cost "
-        f"{100 * MOST_WER:g} points of WER."
+        f"{100 * MOST_WER:g} points of WER.{left}"
     )
     return Figure(drawing, "Frontier", caption)
 
 
 def _table(rows: Sequence[Tried]) -> Table:
+    ruled = any(t.after_rule.n for t in rows)  # the choosing part does not compute it
     return Table(
         {
-            "intervention": [t.label for t in rows],
+            "intervention": [_label(t) for t in rows],
             "with words": [shown(t.invented) for t in rows],
-            "after the rule": [shown(t.after_rule) for t in rows],
+            **({"after the rule": [shown(t.after_rule) for t in rows]} if ruled else {}),
             "WER": [shown(t.wer, 2) for t in rows],
             "rise of WER": [shown(t.wer_rise, 2) for t in rows],
             "WER in noise": [shown(t.noisy_wer, 2) for t in rows],
