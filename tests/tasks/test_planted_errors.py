@@ -1,11 +1,14 @@
 """Planted errors on a real sentence: what is spoilt, and that nothing else is; plants that cannot be made are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import otoscope
 from otoscope.audio.align import align
 from otoscope.errors import TaskError
+from otoscope.models.asr_errors import compare
 from otoscope.tasks.planted_errors import ACOUSTIC, PRIOR, hear, plant
 
 pytestmark = [pytest.mark.weights, pytest.mark.data]
@@ -26,6 +29,16 @@ def healthy(model, shared_data):
 
 def test_content_words_that_are_right_can_be_spoilt(healthy):
     assert [healthy.found.said[i] for i in healthy.usable()] == ["DELIGHTED", "COUNTRY", "MANNER"]
+
+
+def test_words_beside_an_error_are_left_alone(healthy):
+    # "the" is taken out of the reference before COUNTRY, so that it is an insertion there
+    spans = healthy.clip.words
+    clip = healthy.clip.replace(text=TEXT.replace("THE COUNTRY", "COUNTRY"), words=(*spans[:4], *spans[5:]))
+    found = compare(clip.text, healthy.found.written)
+    assert [e.kind for e in found.errors] == ["insertion"]
+    usable = replace(healthy, clip=clip, found=found).usable()
+    assert [found.said[i] for i in usable] == ["DELIGHTED", "MANNER"]
 
 
 @pytest.mark.parametrize("how", ["noise", "silence", "mixed", "context", "bias"])

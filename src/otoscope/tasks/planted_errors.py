@@ -90,8 +90,10 @@ class Sentence:
         return " ".join(self.found.written)
 
     def usable(self) -> list[int]:
-        """Places of reference words that can be spoilt: content words, written rightly, between others that are too."""
+        """Places of reference words that can be spoilt: content words, written rightly, with no error beside them."""
         right = {said for said, _ in self.found.matches}
+        # an insertion touches two words that are right, and would be one place with an error of either
+        beside = {i for e in self.found.errors for i in range(e.said_at[0] - 1, e.said_at[1] + 1)}
         last = len(self.found.said) - 1
         if len(self.clip.words) != len(self.found.said):  # times are not those of these words
             return []
@@ -99,6 +101,7 @@ class Sentence:
             i
             for i, word in enumerate(self.found.said)
             if 0 < i < last
+            and i not in beside
             and {i - 1, i, i + 1} <= right
             and _key(word) not in FUNCTION_WORDS
             and len(_key(word)) > 2
