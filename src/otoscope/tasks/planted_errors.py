@@ -262,7 +262,9 @@ def _judged(tried: PlantedError, healthy: Sentence) -> PlantedError | None:
     own = [e for e in tried.sentence.found.errors if e not in errors]
     # a neighbour may go wrong with the word, as both stand in one place
     crowded = any(len(e.said) > 3 or len(e.written) > 4 for e in own)
-    if len(errors) > len(healthy.found.errors) or crowded:
+    # another spelling of the same letters ("mean time") is no other word, and nothing tells its reason
+    alike = any(e.same_letters for e in own)
+    if len(errors) > len(healthy.found.errors) or crowded or alike:
         return None
     return replace(tried, changed=bool(own))
 
