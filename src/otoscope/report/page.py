@@ -61,14 +61,14 @@ class Report:
         claims = [claim for block in self._all(Claims) for claim in block.claims]
         verdicts = [(v, sum(c.verdict == v for c in claims)) for v in _SYMBOLS]
         return (
-            _environment()
+            environment()
             .get_template("report.html")
             .render(
                 report=self,
                 verdicts=[(v, n) for v, n in verdicts if n],
                 sections=[(_slug(b.title), b.title) for b in self._all(Section)],
-                style=Markup(_asset("report.css")),
-                script=Markup(_asset("report.js")),
+                style=Markup(asset("report.css")),
+                script=Markup(asset("report.js")),
                 version=otoscope.__version__,
             )
         )
@@ -121,7 +121,8 @@ def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the templates, as text."""
     return resources.files("otoscope.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
@@ -166,7 +167,8 @@ def _version_list(info: dict[str, Any]) -> str:
     return " · ".join(f"{name} {version}" for name, version in info.get("versions", {}).items())
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Where the templates are found, with what they may call; everything they print is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("otoscope.report"),
         autoescape=True,

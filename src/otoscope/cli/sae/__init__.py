@@ -8,5 +8,6 @@ COMMANDS = {
     "harvest": "store a site's activations over recordings",
     "train": "train a sparse dictionary on them",
     "import": "read a dictionary of SAELens, sparsify or dictionary_learning",
+    "view": "write pages that show, play and steer with its features",
     "publish": "write a folder for the Hugging Face Hub, and upload it when asked",
 }
