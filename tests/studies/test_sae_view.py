@@ -275,6 +275,13 @@ def test_a_page_plays_from_the_moment_in_a_browser(site, tmp_path) -> None:
       player.addEventListener("play", note("play"));
       player.addEventListener("error", () => { document.body.dataset.broken = player.error.message; });
       addEventListener("load", () => button.click());
+      // the browser's clock is virtual and runs ahead of the decoder, which takes real time: work until it has answered
+      const wait = () => {
+        if ("seeked" in document.body.dataset || "broken" in document.body.dataset) return;
+        for (let i = 0, x = 0; i < 3e7; i++) x += i % 7;
+        setTimeout(wait, 5);
+      };
+      wait();
     """
     copied, script = folder / "features" / "pressed.html", folder / "press.js"
     script.write_text(press)
@@ -286,6 +293,6 @@ def test_a_page_plays_from_the_moment_in_a_browser(site, tmp_path) -> None:
         script.unlink()
     assert "data-broken" not in seen
     wanted = float(re.search(r'<button[^>]*data-from="([\d.]+)"', seen)[1])  # type: ignore[index]
-    played = re.search(r'<body[^>]*data-(?:play|seeked)="([\d.e-]+)"', seen)
+    played = re.search(r'<body[^>]*data-seeked="([\d.e-]+)"', seen)
     assert played, "the button started nothing"
     assert float(played[1]) == pytest.approx(wanted, abs=0.05)
