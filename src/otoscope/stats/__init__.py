@@ -1,6 +1,6 @@
 """Intervals, paired tests and effect sizes over pairs, utterances or speakers; imports nothing of ours."""
 
-from otoscope.stats.bootstrap import Interval, bootstrap, bootstrap_map, ratio_of_sums
+from otoscope.stats.bootstrap import Interval, bootstrap, bootstrap_map, bootstrap_sums, ratio_of_sums
 from otoscope.stats.effect import cliffs_delta, cohen_d, hedges_g
 from otoscope.stats.tests import (
     Correlation,
@@ -20,6 +20,7 @@ __all__ = [
     "binomial_test",
     "bootstrap",
     "bootstrap_map",
+    "bootstrap_sums",
     "cliffs_delta",
     "clopper_pearson",
     "cohen_d",

@@ -121,6 +121,42 @@ def bootstrap_map(
     return mean.reshape(cells), low.reshape(cells), high.reshape(cells)
 
 
+def bootstrap_sums(
+    sums: ArrayLike,
+    statistic: Statistic,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a statistic of totals, for what is a function of sums over units.
+
+    Thousands of frames per unit then cost no more than one row: an explained variance, a variance ratio of each of
+    thousands of features, or a balanced accuracy are functions of a few sums per utterance.
+
+    sums: ``[unit, *columns]``, each unit's own sums. statistic: from totals ``[*columns]`` to a number; NaN where it is not
+    defined. A unit whose sums are all 0 contributes nothing and is not counted.
+    """
+    rows = np.asarray(sums, dtype=float)
+    columns = rows.shape[1:]
+    flat = rows.reshape(len(rows), -1)
+    flat = flat[(flat != 0).any(axis=1)]
+    n = len(flat)
+    value = float(statistic(flat.sum(axis=0).reshape(columns)))
+    if n < 2 or np.isnan(value):
+        return Interval(value, float("nan"), float("nan"), n, level)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(float)
+    replicates = np.empty(n_resamples)
+    block = max(1, int(4e6 // flat.shape[1]))
+    for start in range(0, n_resamples, block):
+        totals = draws[start : start + block] @ flat
+        replicates[start : start + block] = [float(statistic(row.reshape(columns))) for row in totals]
+    replicates = replicates[~np.isnan(replicates)]
+    if replicates.size == 0:
+        return Interval(value, float("nan"), float("nan"), n, level)
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), n, level)
+
+
 def units_of(groups: Any, missing: NDArray[Any], n: int) -> list[NDArray[Any]]:
     """Row indices of each unit, in order of first appearance so that a relabelling changes nothing."""
     if groups is None:

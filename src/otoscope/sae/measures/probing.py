@@ -1,0 +1,126 @@
+"""Sparse probing: how well the best 1, 2 or 5 features alone tell a label (Gurnee et al. 2023; SAEBench 0.6.0).
+
+For each value of a label against all others: features are ranked by the absolute difference of their means, a logistic
+regression sees the first k, and balanced accuracy is measured on recordings (or speakers) that it never saw. Chance is 0.5
+however rare a value is. Labels of recordings (sex, speaker) are told from the mean code of a recording, labels of frames
+(phone, manner, voicing, word) from a frame's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from otoscope.errors import TaskError
+from otoscope.methods.probes import disjoint_folds, fit_sparse, mean_difference
+from otoscope.sae.measures.frames import Label, Sparse, membership, numbered
+from otoscope.stats import Interval, bootstrap_sums
+
+#: how many features a probe sees
+KS = (1, 2, 5)
+#: frames that probes are fitted to and tested on, at most; a value needs at least the last number of rows
+MOST_ROWS, FEWEST_ROWS = 4000, 20
+#: few features need no search for a penalty
+_PENALTY = (1e-3,)
+
+
+def sparse_probing(
+    codes: Sparse,
+    label: Label,
+    utterance: Int[np.ndarray, " frame"],
+    speaker: Int[np.ndarray, " frame"] | None = None,
+    *,
+    ks: Sequence[int] = KS,
+    most: int = MOST_ROWS,
+    fewest: int | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[int, Interval]:
+    """Balanced accuracy of k-sparse probes, mean over the values of a label; intervals over the recordings tested.
+
+    Args:
+        codes: ``[frame, feature]``.
+        label: of the frames; those with code -1 are left out.
+        utterance: recordings, whole ones of which are held out.
+        speaker: speakers, whole ones of which are held out instead, where the label is not the speaker's own name.
+        ks: numbers of features.
+        most: rows at most, drawn at random.
+        fewest: values with fewer rows are left out; by default 20 frames, or 2 recordings.
+        n_resamples, seed: of the interval, and of the draws.
+
+    Returns:
+        k -> interval; NaN where fewer than two values have rows enough, or no split holds both sides.
+    """
+    rows, values, unit, group = _rows(codes, label, utterance, speaker, most, seed)
+    fewest = fewest or (2 if label.of_recordings else FEWEST_ROWS)
+    found, counts = np.unique(values, return_counts=True)
+    kept = found[counts >= fewest]
+    chosen = np.isin(values, kept)
+    nothing = {k: Interval(float("nan"), float("nan"), float("nan"), 0) for k in ks}
+    if len(kept) < 2:
+        return nothing
+    rows, values, unit, group = rows[chosen], values[chosen], unit[chosen], group[chosen]
+    try:
+        n_folds = max(2, min(5, counts.max())) if label.of_recordings else 3
+        folds = disjoint_folds(values, group, int(n_folds), seed)
+    except TaskError:
+        return nothing
+    # every recording is needed where a row is a recording; one held-out third of the frames is enough
+    folds = folds if label.of_recordings else folds[:1]
+    unit, n_units = numbered(unit)
+    targets = kept[1:] if len(kept) == 2 else kept
+    sums = {k: np.zeros((n_units, len(targets), 4)) for k in ks}
+    for train, test in folds:
+        for i, value in enumerate(targets):
+            inside, truth = values[train] == value, values[test] == value
+            if inside.all() or not inside.any():
+                continue
+            ranked = np.argsort(-mean_difference(rows[train], inside, True), kind="stable")
+            for k in ks:
+                best = ranked[:k]
+                probe = fit_sparse(rows[train][:, best], inside, None, k=k, penalties=_PENALTY, balanced=True)
+                said = probe.log_probs(rows[test][:, best])[:, 1] > np.log(0.5)
+                hits = np.stack([truth & said, truth, ~truth & ~said, ~truth], axis=1)
+                np.add.at(sums[k][:, i], unit[test], hits)
+    return {k: bootstrap_sums(sums[k], _mean_balanced_accuracy, n_resamples, seed=seed) for k in ks}
+
+
+def _rows(
+    codes: Sparse,
+    label: Label,
+    utterance: Int[np.ndarray, " frame"],
+    speaker: Int[np.ndarray, " frame"] | None,
+    most: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, "row feature"], np.ndarray, np.ndarray, np.ndarray]:
+    """Features, value, recording and what is held out together, of every row."""
+    if label.of_recordings:
+        number, n = numbered(utterance)
+        first = np.unique(number, return_index=True)[1]
+        known = np.flatnonzero(label.codes[first] >= 0)
+        means = membership(number, n) @ codes
+        means = np.asarray(means[known].todense()) / np.bincount(number)[known, None]
+        first = first[known]
+        # a speaker cannot be held out and asked for; another label of recordings must not be told by the voice
+        own = speaker is not None and not _same(label.codes[first], speaker[first])
+        return means, label.codes[first], number[first], speaker[first] if own else number[first]  # type: ignore[index]
+    known = np.flatnonzero(label.codes >= 0)
+    if len(known) > most:
+        known = np.sort(np.random.default_rng(seed).permutation(known)[:most])
+    group = utterance if speaker is None or len(np.unique(speaker[known])) < 3 else speaker
+    return np.asarray(codes[known].todense(), np.float32), label.codes[known], utterance[known], group[known]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two labels cut the rows in the same way."""
+    return len(np.unique(np.stack([a, b]), axis=1).T) == len(np.unique(a)) == len(np.unique(b))
+
+
+def _mean_balanced_accuracy(total: Float[np.ndarray, "value 4"]) -> float:
+    there = (total[:, 1] > 0) & (total[:, 3] > 0)
+    if not there.any():
+        return float("nan")
+    part = total[there]
+    return float(((part[:, 0] / part[:, 1] + part[:, 2] / part[:, 3]) / 2).mean())
