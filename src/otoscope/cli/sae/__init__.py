@@ -7,6 +7,7 @@ Example: otoscope sae train activations --arch topk --width 8x --k 32 --out runs
 COMMANDS = {
     "harvest": "store a site's activations over recordings",
     "train": "train a sparse dictionary on them",
+    "eval": "AudioSAEBench: measure a dictionary beside trivial rivals",
     "import": "read a dictionary of SAELens, sparsify or dictionary_learning",
     "view": "write pages that show, play and steer with its features",
     "publish": "write a folder for the Hugging Face Hub, and upload it when asked",

@@ -8,6 +8,7 @@ however rare a value is. Labels of recordings (sex, speaker) are told from the m
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 
 from otoscope.errors import TaskError
 from otoscope.methods.probes import disjoint_folds, fit_sparse, mean_difference
+from otoscope.methods.probes.splits import Fold
 from otoscope.sae.measures.frames import Label, Sparse, membership, numbered
 from otoscope.stats import Interval, bootstrap_sums
 
@@ -62,10 +64,8 @@ def sparse_probing(
     if len(kept) < 2:
         return nothing
     rows, values, unit, group = rows[chosen], values[chosen], unit[chosen], group[chosen]
-    try:
-        n_folds = max(2, min(5, counts.max())) if label.of_recordings else 3
-        folds = disjoint_folds(values, group, int(n_folds), seed)
-    except TaskError:
+    folds = _folds(values, group, max(2, min(5, int(counts.max()))) if label.of_recordings else 3, seed)
+    if not folds:
         return nothing
     # every recording is needed where a row is a recording; one held-out third of the frames is enough
     folds = folds if label.of_recordings else folds[:1]
@@ -111,6 +111,17 @@ def _rows(
         known = np.sort(np.random.default_rng(seed).permutation(known)[:most])
     group = utterance if speaker is None or len(np.unique(speaker[known])) < 3 else speaker
     return np.asarray(codes[known].todense(), np.float32), label.codes[known], utterance[known], group[known]
+
+
+def _folds(values: np.ndarray, group: np.ndarray, n: int, seed: int) -> list[Fold]:
+    """Folds that hold whole groups out; none where a value has nothing to hold out."""
+    with warnings.catch_warnings():
+        # a value with fewer recordings than folds is not tested in some of them
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        try:
+            return disjoint_folds(values, group, n, seed)
+        except TaskError:
+            return []
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
