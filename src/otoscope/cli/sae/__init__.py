@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a sparse dictionary on them",
     "eval": "AudioSAEBench: measure a dictionary beside trivial rivals",
     "import": "read a dictionary of SAELens, sparsify or dictionary_learning",
-    "view": "write pages that show, play and steer with its features",
+    "view": "write pages that show and play its features",
+    "steer": "turn a feature up while a model transcribes",
     "publish": "write a folder for the Hugging Face Hub, and upload it when asked",
 }
