@@ -135,7 +135,7 @@ def planted(best: str, trap: str, seed: int = 0) -> list[Row]:
 
 
 def test_the_kind_with_the_fewest_false_maps_at_natural_distance_is_recommended():
-    best, trap = NAMES[0], NAMES[2]
+    best, trap = NAMES[0], NAMES[1]
     for seed in range(5):
         found = recommend(planted(best, trap, seed))
         assert found is not None
@@ -146,7 +146,7 @@ def test_the_kind_with_the_fewest_false_maps_at_natural_distance_is_recommended(
 
 
 def test_the_recommendation_is_judged_on_sentences_that_did_not_choose():
-    rows = planted(NAMES[0], NAMES[2])
+    rows = planted(NAMES[0], NAMES[1])
     found = recommend(rows)
     assert found is not None
     odd = [r for r in rows if int(r["sentence"].split()[1]) % 2]
@@ -163,7 +163,7 @@ def test_the_recommendation_is_judged_on_sentences_that_did_not_choose():
 
 
 def test_where_no_kind_is_natural_the_most_natural_one_is_recommended():
-    rows = planted(NAMES[0], NAMES[2])
+    rows = planted(NAMES[0], NAMES[1])
     for row in rows:
         row["flagged"] = row["kind"] != NAMES[3] or hash(row["sentence"]) % 2 == 0
     found = recommend(rows)
@@ -172,7 +172,7 @@ def test_where_no_kind_is_natural_the_most_natural_one_is_recommended():
 
 
 def test_the_sentence_has_the_numbers_of_the_choice():
-    rows = planted(NAMES[0], NAMES[2])
+    rows = planted(NAMES[0], NAMES[1])
     found = recommend(rows)
     assert found is not None
     said = table.sentence_of(found, KINDS)

@@ -50,11 +50,12 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
 
 def cached_models() -> list[tuple[str, str, int]]:
     """What the Hugging Face cache holds whole: ``(hub id, model_type, bytes)``, sorted; touches no network."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repos = scan_cache_dir().repos
+        # its own default is the folder that was set when it was first imported
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     found = []

@@ -206,9 +206,11 @@ def null_maps(
 
 
 def headline(found: Found, made: Sequence[Claim]) -> str:
-    """The recommendation; without one, the overall rate."""
+    """The recommendation without its small print; without one, that there is none."""
     choice = next((c.statement for c in made if c.id == "recommendation"), None)
-    return choice or f"No kind of patch named places in enough of the {len(found.used)} sentences to be recommended."
+    if choice is not None:
+        return choice.split(" of all. ")[0] + " of all."
+    return f"No kind of patch named places in enough of the {len(found.used)} sentences to be recommended."
 
 
 def recommendation(results: Mapping[str, Any]) -> str:

@@ -265,11 +265,10 @@ def sentence_of(found: Recommended, kinds: Sequence[Kind]) -> str:
     by_kind, by_corruption = found.by_kind, found.by_corruption
     change = CORRUPTIONS[found.corruption][0] if found.corruption in CORRUPTIONS else found.corruption
     return (
-        f"Put in {words.get(found.kind, found.kind)}, and compare with {change}. On sentences that took no part in the "
-        f"choice, {_share(by_kind.false)} of this patch's maps were false and {_share(by_kind.flagged)} left the natural "
-        f"states; with this corruption, over all kinds of patch, {_share(by_corruption.false)} were false, and of all maps "
-        f"{_share(found.everything.false)}. Distrust {words.get(found.worst, found.worst)}: "
-        f"{_share(found.worst_cell.false)} false."
+        f"Put in {words.get(found.kind, found.kind)}, and compare with {change}: on sentences that took no part in the choice, "
+        f"{_share(by_kind.false)} of this patch's maps and {_share(by_corruption.false)} of this corruption's are false, "
+        f"against {_share(found.everything.false)} of all. {_share(by_kind.flagged)} of the windows that the patch names leave "
+        f"the natural states. Distrust {words.get(found.worst, found.worst)}: {_share(found.worst_cell.false)} false."
     )
 
 
