@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import audits
 import causal
 import explain
 import fix
@@ -318,6 +319,13 @@ ROWS += [
     Row(f"fix_{name}", statement, bar, fix.COMMAND, metric(key, *fix.command()), readme=name in fix.README,
         seconds=900 if name == "before" else 1)
     for name, (statement, bar, key) in fix.STATEMENTS.items()
+]  # fmt: skip
+
+
+ROWS += [
+    Row(f"corruptions_{name}", statement, bar, audits.COMMAND, metric(key, *audits.command()), readme=name in audits.README,
+        seconds=400 if name == "ways" else 1)
+    for name, (statement, bar, key) in audits.STATEMENTS.items()
 ]  # fmt: skip
 
 
