@@ -44,6 +44,8 @@ class Sound:
     """What the model heard; the clip's own transcript is shown beside it."""
     span: tuple[float, float] | None = None
     """Seconds; gets a button of its own, because the changed part is often too short to catch."""
+    span_name: str = "changed span"
+    """What the button says that it plays."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,10 +72,11 @@ def effects(name: str, bars: Sequence[Bar], *, label: str, title: str = "") -> D
     }
     best = max(bars, key=lambda b: -np.inf if np.isnan(b.interval.value) else abs(b.interval.value))
     alt = (
-        f"Effects of {len(bars)} components with {level:.0%} intervals"
+        f"Effects of {len(bars)} components"
+        + ("" if np.isnan(best.interval.low) else f" with {level:.0%} intervals")
         + (f" and {len(kinds)} controls ({', '.join(kinds)})" if kinds else "")
-        + f". The largest is {best.label} with {best.interval.value:.2f} "
-        f"({best.interval.low:.2f} to {best.interval.high:.2f})."
+        + f". The largest is {best.label} with {best.interval.value:.2f}"
+        + ("." if np.isnan(best.interval.low) else f" ({best.interval.low:.2f} to {best.interval.high:.2f}).")
     )
     return Drawing(name, alt, table, paint)
 
@@ -101,7 +102,8 @@ def _draw_row(ax: Any, bar: Bar, top: float, pitch: float, kinds: Sequence[str])
 def _legend(bars: Sequence[Bar], kinds: Sequence[str]) -> list[Any]:
     n_units = sorted({bar.interval.n for bar in bars})
     units = f"n = {n_units[0]}" if len(n_units) == 1 else f"n = {n_units[0]}–{n_units[-1]}"
-    effect = f"effect, {bars[0].interval.level:.0%} interval ({units})"
+    bounded = any(not np.isnan(bar.interval.low) for bar in bars)
+    effect = f"effect, {bars[0].interval.level:.0%} interval ({units})" if bounded else "effect"
     handles: list[Any] = [Line2D([], [], color=WARM, marker="o", markersize=4, label=effect)]
     if any(_shows_points(bar) for bar in bars):
         dot: dict[str, Any] = {"marker": "o", "markersize": 2, "markeredgewidth": 0, "linestyle": ""}

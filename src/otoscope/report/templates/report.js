@@ -82,4 +82,47 @@
       }
     });
   });
+
+  document.querySelectorAll("[data-index]").forEach((block) => {
+    const rows = JSON.parse(block.querySelector("script").textContent);
+    const texts = rows.map((row) => row.join(" ").toLowerCase());
+    const box = block.querySelector("input"), count = block.querySelector("output"), body = block.querySelector("tbody");
+    const most = 60;
+    let order = rows.map((_, i) => i);
+    const shown = (value) => value === null ? "–" : typeof value === "number" ? String(value).replace("-", "−") : value;
+    const show = () => {
+      const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const found = order.filter((i) => words.every((word) => texts[i].includes(word)));
+      body.replaceChildren(...found.slice(0, most).map((i) => {
+        const line = document.createElement("tr");
+        for (const value of rows[i]) {
+          const cell = line.insertCell();
+          cell.textContent = shown(value);
+          if (typeof value === "number") cell.className = "num";
+        }
+        return line;
+      }));
+      count.textContent = found.length + " rows" + (found.length > most ? ", the first " + most + " shown" : "");
+    };
+    block.querySelectorAll("thead th").forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.title = "sort";
+      button.append(...head.childNodes);
+      head.append(button);
+      let up = false;
+      button.addEventListener("click", () => {
+        up = !up;
+        const empty = (i) => rows[i][column] === null;
+        order = order.slice().sort((a, b) => {
+          if (empty(a) || empty(b)) return empty(a) - empty(b);
+          const x = rows[a][column], y = rows[b][column];
+          return (up ? 1 : -1) * (typeof x === "number" ? x - y : String(x).localeCompare(String(y)));
+        });
+        show();
+      });
+    });
+    box.addEventListener("input", show);
+    show();
+  });
 })();
