@@ -117,6 +117,10 @@ def test_another_rate_is_resampled_with_a_notice(cli, sound, model):
         assert "resampled from 8000 to 16000 Hz, so it holds nothing above 4000 Hz" in said.err
 
 
+def test_an_atlas_needs_both_kinds_of_recordings(cli, tmp_path, model):
+    _is_refused(cli("atlas", "--model", model, "--data", tmp_path), f"the folder '{tmp_path}' holds no LibriSpeech")
+
+
 def test_clips_of_unequal_length(cli, sound, model):
     first, second = sound("a.wav", 0, 0.5), sound("b.wav", 1, 0.6)
     said = cli("patch", "--clean", first, "--corrupt", second, "--model", model)

@@ -29,6 +29,7 @@ COMMANDS = {
     "lens": "read a model's layers as they are being computed",
     "fix": "keep a model from writing words where nobody speaks",
     "probe": "read a label from every layer, with nulls",
+    "atlas": "map what every neuron and head of a Whisper responds to",
     "tasks": "list the benchmark's tasks, and show one",
     "bench": "benchmark methods and corruptions against planted truth",
     "sae": "harvest activations, and train sparse dictionaries on them",
