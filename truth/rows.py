@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import atlas
 import audits
 import causal
 import explain
@@ -319,6 +320,13 @@ ROWS += [
     Row(f"fix_{name}", statement, bar, fix.COMMAND, metric(key, *fix.command()), readme=name in fix.README,
         seconds=900 if name == "before" else 1)
     for name, (statement, bar, key) in fix.STATEMENTS.items()
+]  # fmt: skip
+
+
+ROWS += [
+    Row(f"atlas_{name}", statement, bar, atlas.COMMAND, metric(key, *atlas.command()), readme=name in atlas.README,
+        seconds=300 if name == "learned_encoder" else 1)
+    for name, (statement, bar, key) in atlas.STATEMENTS.items()
 ]  # fmt: skip
 
 
