@@ -94,6 +94,13 @@ def test_a_dictionary_is_trained_on_a_stream(corpus):
     assert trained.log[-1]["step"] == 6
 
 
+def test_two_iterators_at_once_do_not_meet_in_the_model(corpus):
+    whole = list(islice(_stream(corpus).batches(32, seed=1), 6))
+    stream = _stream(corpus)
+    both = list(islice(zip(stream.batches(32, seed=1), stream.batches(32, seed=2)), 6))
+    assert all(torch.equal(a.x, b.x) for a, (b, _) in zip(whole, both))
+
+
 def test_a_sound_shorter_than_a_frame_and_what_cannot_be_streamed(corpus, tmp_path):
     write(tmp_path / "blip.wav", Clip(np.full(100, 0.1, np.float32), 16000))
     told: list[str] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ class Stream:
             raise RunError(f"a buffer of {buffer_frames} frames holds nothing: give at least a few thousand.")
         self.listener.room(max(r.samples_at(model.adapter.rate) for r in mixture.recordings))
         self._chunks = lru_cache(maxsize=2)(self._chunks_of)
+        self._hearing = Lock()  # hooks are the model's: of two runs at once, each would note the other's values
 
     @property
     def site(self) -> str:
@@ -183,7 +185,8 @@ class _Buffer:
             def skipped(i: int, why: str, clips: list[Clip] = clips) -> None:
                 stream.notify(f"skipped: '{clips[i].name}' {why}")
 
-            heard = listener.hear(clips, skipped)
+            with stream._hearing:
+                heard = listener.hear(clips, skipped)
             for take, made in zip(group, heard):
                 n = 0 if made is None else len(made.x[stream._site])
                 if n != (due := listener.n_frames(stream._axis, take.recording.samples_at(rate))):

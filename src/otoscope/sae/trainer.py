@@ -142,6 +142,7 @@ class Trainer:
             first = source.batches(self.config.batch_size, seed=self.config.seed, start=0)
             frames = (batch.x for batch in islice(first, self.config.normalise_batches))
             self.normaliser = Normaliser.fit(frames, self.config.normalise).to(self.config.device)
+            del first, frames  # ends what is read ahead for them, which the training would wait for
         with _ends_steps() as asked_to_stop:
             for blocks in self._batches(source):
                 try:
