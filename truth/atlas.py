@@ -50,7 +50,7 @@ STATEMENTS: dict[str, tuple[str, str | None, str]] = {
 for _name, (_stack, _family, _labels) in FAMILIES.items():
     STATEMENTS[_name] = (f"{_stack} units that follow {_labels}", None, f"learned.{_stack}.{_family}")
     STATEMENTS[f"{_name}_fresh"] = (f"fresh {_stack} units that do (null)", "<= 0.01", f"fresh.{_stack}.{_family}")
-README: tuple[str, ...] = ()
+README = ("learned_encoder", "fresh_encoder", "learned_decoder", "fresh_decoder", "held_out")
 
 
 @cache

@@ -20,6 +20,7 @@ import audits
 import causal
 import explain
 import fix
+import probes
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("OTOSCOPE_DATA", ROOT.parent / "shared" / "data"))
@@ -327,6 +328,14 @@ ROWS += [
     Row(f"atlas_{name}", statement, bar, atlas.COMMAND, metric(key, *atlas.command()), readme=name in atlas.README,
         seconds=300 if name == "learned_encoder" else 1)
     for name, (statement, bar, key) in atlas.STATEMENTS.items()
+]  # fmt: skip
+
+
+ROWS += [
+    Row(f"probe_{label}_{name}", f"{what}: {statement}", bar if barred else None, probes.shown(label),
+        metric(key, *probes.command(label)), seconds=240 if name == "accuracy" else 1)
+    for label, (what, bar) in probes.LABELS.items()
+    for name, (statement, key, barred) in probes.MEASURES.items()
 ]  # fmt: skip
 
 
