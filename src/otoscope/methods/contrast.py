@@ -11,6 +11,7 @@ from otoscope.engine.metrics import LogitDiff
 from otoscope.engine.model import Model
 from otoscope.errors import ModelError, TaskError
 from otoscope.models.inputs import Inputs
+from otoscope.models.transcribe import language_options
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,11 @@ def contrast(model: Model, clean: Clip, corrupt: Clip, answer: str | None = None
 def _seq2seq(model: Model, clean: Clip, corrupt: Clip, given: bool) -> Contrast:
     prompt = model.prompt()
     special = set(getattr(model.tokenizer, "all_special_ids", ()))
+    # a language that was detected may be another one than that of the prompt after which the answer is read
+    english = language_options(model, "en")
     written = []
     for clip in (clean, corrupt):
-        tokens = model.generate(model.inputs(clip))[0]
+        tokens = model.generate(model.inputs(clip), **english)[0]
         written.append([t for t in tokens if t not in special])
     end = model.hf.config.eos_token_id
     first, second = ([*w, end] for w in written)

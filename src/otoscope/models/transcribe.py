@@ -122,7 +122,7 @@ def _hearer(model: Listener, language: str | None) -> Callable[[list[np.ndarray]
     if model.tokenizer is None and (_is_whisper(model) or hasattr(model.hf, "lm_head")):
         raise ModelError(f"'{model.name}' has no tokenizer beside its weights, so its tokens have no text.")
     if _is_whisper(model):
-        options = _language_options(model, language)
+        options = language_options(model, language)
         return lambda sounds: _hear_whisper(model, sounds, options)
     if language is not None:
         raise ModelError(f"'{model.name}' has one language only: leave '{language}' out.")
@@ -135,7 +135,14 @@ def _is_whisper(model: Listener) -> bool:
     return model.hf.config.model_type == "whisper"
 
 
-def _language_options(model: Listener, language: str | None) -> dict[str, str]:
+def language_options(model: Listener, language: str | None) -> dict[str, Any]:
+    """Options of ``generate`` under which a Whisper transcribes that language; None lets it detect the language.
+
+    With ``en``, it starts from the tokens of ``model.prompt()``, so that what it writes can be read again after them.
+
+    Raises:
+        ModelError: the model does not know the language.
+    """
     known = getattr(model.hf.generation_config, "lang_to_id", None)
     if not known:
         if language not in (None, "en"):

@@ -34,7 +34,7 @@ from otoscope.methods.false_localisation import judge
 from otoscope.methods.natural import Departure, Measure, Natural, fit
 from otoscope.models.inputs import Inputs
 from otoscope.models.site import Site
-from otoscope.models.transcribe import suppressed_tokens
+from otoscope.models.transcribe import language_options, suppressed_tokens
 from otoscope.studies.distance_grid import SIGMAS, Kind, end_site, sites
 from otoscope.studies.distance_pairs import Sentence
 
@@ -77,7 +77,9 @@ def transcript(model: Model, sentence: Sentence) -> Heard:
             f"{model.name} cannot be asked which word it heard where: this study needs a Whisper with its tokenizer."
         )
     special = set(model.tokenizer.all_special_ids)
-    written = [t for t in model.generate(model.inputs(sentence.clip))[0] if t not in special]
+    # under the prompt that `ask` reads it after: a language that was detected may be another one
+    tokens = model.generate(model.inputs(sentence.clip), **language_options(model, "en"))[0]
+    written = [t for t in tokens if t not in special]
     return Heard((*model.prompt(), *written))
 
 

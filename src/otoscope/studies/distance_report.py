@@ -14,9 +14,10 @@ from otoscope.report.page import Report
 from otoscope.report.scatter import Point, scatter
 from otoscope.runs import Claim, Run
 from otoscope.stats import Interval
+from otoscope.studies.distance_choice import NATURAL
 from otoscope.studies.distance_pairs import CORRUPTIONS
 from otoscope.studies.distance_run import Found, headline
-from otoscope.studies.distance_table import NATURAL, Cell, by, cell
+from otoscope.studies.distance_table import Cell, by, cell
 
 #: points that are named in the figure: those with the most false maps
 _NAMED = 3
@@ -28,7 +29,7 @@ def write_report(run: Run, found: Found, claims: Sequence[Claim]) -> Path:
     """Write ``report.html`` and every figure as SVG, PDF and CSV; returns the path of the page."""
     title = f"Do unnatural states mislead {found.model}?"
     subtitle = f"{len(found.rows)} maps of {len(found.used)} sentences in which the place of the change is known"
-    report = Report(title, headline=headline(found, claims), subtitle=subtitle, lead=_scatter(found))
+    report = Report(title, headline=headline(found), subtitle=subtitle, lead=_scatter(found))
     report.add(Section("Claims", "Thresholds stand in the code and were set before the run."), Claims(claims))
     report.add(*(Note(notice, "warning") for notice in found.notices))
     report.add(

@@ -17,9 +17,11 @@ from otoscope.methods.controls import untrained
 from otoscope.methods.natural import Natural
 from otoscope.runs import Claim, Run
 from otoscope.studies.distance import Heard, ask, measure, natural_states, transcript
+from otoscope.studies.distance_choice import Recommended, recommend, short_sentence
+from otoscope.studies.distance_claims import claims, metrics, tables
 from otoscope.studies.distance_grid import DistanceConfig, Kind, describe, kinds
 from otoscope.studies.distance_pairs import NULLS, Material, Sentence, material, nulls
-from otoscope.studies.distance_table import Relation, Row, claims, metrics, recommend, relation, tables
+from otoscope.studies.distance_table import Relation, Row, relation
 from otoscope.studies.outcome import Step, compute_now, without_run, write_tables
 
 COMMAND = "bench distance"
@@ -36,6 +38,7 @@ class Found:
         rows: maps.
         nulls: maps where there is nothing to find.
         relation: of distance and falseness.
+        choice: what to patch with; None where too little was named.
         tried: sentences that were read, of which ``used`` had a change that the model hears at the changed word.
         used: those sentences.
         notices: for a person.
@@ -47,6 +50,7 @@ class Found:
     rows: list[Row]
     nulls: list[Row]
     relation: Relation
+    choice: Recommended | None
     tried: int
     used: list[Sentence]
     notices: tuple[str, ...] = ()
@@ -99,8 +103,7 @@ def distance_study(
             run.record_weights(loaded.name, loaded.weights_hash())
         wanted = {"recorded": config.n, "spoken": config.n if data is None else config.n_spoken}
         found = study(loaded, given, config, wanted, run.step if run else compute_now, progress, notify)
-        choice = recommend(found.rows)
-        made = claims(found.rows, found.nulls, found.relation, choice, found.kinds)
+        made = claims(found.rows, found.nulls, found.relation, found.choice, found.kinds)
         numbers = metrics(found.rows, found.nulls, found.relation)
         said = lines(found, made)
         if run is None:
@@ -175,7 +178,7 @@ def study(
             "better model."
         )
     return Found(
-        model.name, config, grid, rows, silent, relation(rows, config.seed), tried, used, given.notices
+        model.name, config, grid, rows, silent, relation(rows, config.seed), recommend(rows), tried, used, given.notices
     )  # fmt: skip
 
 
@@ -205,11 +208,10 @@ def null_maps(
     return rows + [{**row, "corruption": "untrained"} for row in other]
 
 
-def headline(found: Found, made: Sequence[Claim]) -> str:
+def headline(found: Found) -> str:
     """The recommendation without its small print; without one, that there is none."""
-    choice = next((c.statement for c in made if c.id == "recommendation"), None)
-    if choice is not None:
-        return choice.split(" of all. ")[0] + " of all."
+    if found.choice is not None:
+        return short_sentence(found.choice, found.kinds)
     return f"No kind of patch named places in enough of the {len(found.used)} sentences to be recommended."
 
 
@@ -246,7 +248,7 @@ def _number(claim: Mapping[str, Any]) -> str:
 def lines(found: Found, made: Sequence[Claim]) -> list[str]:
     """What a person reads in the terminal."""
     rows = found.rows
-    out = [headline(found, made), ""]
+    out = [headline(found), ""]
     out.append(
         f"{len(rows)} maps of {len(found.used)} sentences ({found.tried} read): "
         f"{sum(r['silent'] for r in rows)} silent, {sum(r['false'] for r in rows)} false "
