@@ -33,6 +33,15 @@ def test_the_list_as_json(cli, tmp_path):
     assert (tmp_path / "run" / "tables" / "tasks.csv").exists()
 
 
+def test_options_without_a_command_are_those_of_the_list(cli, tmp_path):
+    assert json.loads(cli("tasks", "--json").out) == json.loads(cli("tasks", "list", "--json").out)
+    assert cli("tasks", "--out", tmp_path / "run").code == 0
+    assert (tmp_path / "run" / "tables" / "tasks.csv").exists()
+    said = cli("tasks", "--help")
+    assert "play and draw examples of a task" in said.out, "help is that of the group"
+    assert "no option '--jsn' (did you mean '--json'?)" in cli("tasks", "--jsn").err
+
+
 def test_a_task_is_shown(cli, digits, tmp_path):
     said = cli("tasks", "show", "digits", "--data", digits, "--n", 1, "--out", tmp_path / "run")
     assert said.code == 0, said.err

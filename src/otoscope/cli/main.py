@@ -43,6 +43,15 @@ class _Lazy(TyperGroup):
 
     package = "otoscope.cli"
     known = COMMANDS
+    #: the command that is meant where none is named
+    default: str | None = None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # `otoscope tasks --json` is `otoscope tasks list --json`
+        first = args[0] if args else "-"
+        if self.default and first.startswith("-") and first not in ("-h", "--help"):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.known)
@@ -68,18 +77,16 @@ class _Lazy(TyperGroup):
 
 def _group(name: str, package: Any) -> Any:
     """The commands of a package as one command, ``otoscope bench causal``."""
-    default: str | None = getattr(package, "DEFAULT", None)
-    inner = type("_Inner", (_Lazy,), {"package": package.__name__, "known": package.COMMANDS})
-    app = typer.Typer(cls=inner, add_completion=False, rich_markup_mode=None, invoke_without_command=default is not None,
+    attributes = {
+        "package": package.__name__, "known": package.COMMANDS, "default": getattr(package, "DEFAULT", None),
+    }  # fmt: skip
+    inner = type("_Inner", (_Lazy,), attributes)
+    app = typer.Typer(cls=inner, add_completion=False, rich_markup_mode=None,
                       context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 
     @app.callback(help=package.__doc__)
-    def _run(ctx: typer.Context) -> None:
-        if ctx.invoked_subcommand is None and default is not None:
-            group: Any = ctx.command
-            command = group.get_command(ctx, default)
-            with command.make_context(default, [], parent=ctx) as inside:
-                command.invoke(inside)
+    def _run() -> None:
+        """Nothing of its own: the commands do the work."""
 
     made = typer.main.get_command(app)
     made.name = name
