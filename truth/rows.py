@@ -18,6 +18,7 @@ from typing import Any
 import atlas
 import audits
 import causal
+import distance
 import explain
 import fix
 import probes
@@ -343,6 +344,37 @@ ROWS += [
     Row(f"corruptions_{name}", statement, bar, audits.COMMAND, metric(key, *audits.command()), readme=name in audits.README,
         seconds=400 if name == "ways" else 1)
     for name, (statement, bar, key) in audits.STATEMENTS.items()
+]  # fmt: skip
+
+
+def _recommended() -> Measured:
+    """False maps of the recommended kind of patch; the sentence is kept for the causal benchmark to print."""
+    results = printed(*distance.command())
+    if results is None:
+        return None, None
+    claim = distance.keep(results)
+    return claim["value"], claim["interval"]
+
+
+ROWS += [
+    *(
+        Row(f"distance_{name}", statement, bar, distance.COMMAND, metric(key, *distance.command()),
+            readme=name in distance.README, seconds=900 if name == "maps" else 1)
+        for name, (statement, bar, key) in distance.STATEMENTS.items()
+    ),
+    Row("distance_recommended", "false maps of the recommended kind of patch, on sentences that took no part in the choice",
+        "<= 0.15", distance.COMMAND, _recommended, seconds=1),
+]  # fmt: skip
+
+
+MINIMAL = ("python", "truth/minimal_pairs.py")
+ROWS += [
+    Row(f"minimal_pairs_{name}", statement, None, " ".join(MINIMAL), metric(key, *MINIMAL), seconds=seconds)
+    for name, statement, key, seconds in (
+        ("n", "minimal pairs of words, each spoken once", "pairs", 120),
+        ("told", "of them, those whose two sounds Whisper tiny.en writes differently", "told_apart", 1),
+        ("written", "of them, those of which it writes both words", "both_written", 1),
+    )
 ]  # fmt: skip
 
 

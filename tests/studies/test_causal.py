@@ -158,6 +158,25 @@ def test_bad_input_is_one_sentence(model, task, protocol, tmp_path):
         read_protocol().limited(None, None, 0, None)
 
 
+def test_what_to_patch_with_is_printed_with_its_source(model, task, protocol, tmp_path, monkeypatch):
+    claims = [
+        {"id": "within", "verdict": "inconclusive", "value": 0.5, "interval": [0.4, 0.6]},
+        {"id": "recommendation", "statement": "Patch so."},
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"command": "bench distance", "claims": claims}))
+    monkeypatch.setattr(causal_run, "load", lambda *_, **__: model)
+    monkeypatch.setattr(causal_run, "tasks_for", lambda *_: [task])
+    few = replace(protocol, methods=("exact",), faults=Faults(4, 0, 1, 1, 1), healthy=Healthy(2, 2))
+    done = causal_run.bench_causal("tiny", few, distance=tmp_path, out=tmp_path / "run")
+    said = done.lines[-1]
+    assert said.startswith("how clean and corrupt are best made: Patch so. ")
+    assert said.endswith(f"Source: {tmp_path}.")
+    assert "Patch so." in (tmp_path / "run" / "report.html").read_text()
+    assert "otoscope bench distance" in causal_run.advised(None), "the package's own has its source, too"
+    with pytest.raises(TaskError, match="holds no finished run"):
+        causal_run.advised(tmp_path / "none")
+
+
 def test_the_quick_protocol_is_the_same_with_smaller_numbers():
     whole, quick = read_protocol(), read_protocol(quick=True)
     assert quick.thresholds == whole.thresholds

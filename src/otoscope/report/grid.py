@@ -75,7 +75,7 @@ def grid(
         ax.set_yticks(range(0, len(rows), step), rows[::step])
         ax.tick_params(length=0)
         ax.set_title(heading)
-        colour_scale(ax, top, label, max(tall * len(rows), 0.7))
+        colour_scale(ax, top, label, max(tall * len(rows), 0.7), signed=bool((values < 0).any()))
         add_legend(figure, handles)
 
     table: dict[str, Any] = {
@@ -101,7 +101,7 @@ def _write_numbers(ax: Any, values: np.ndarray, shown: np.ndarray, top: float) -
 
 
 def _legend(tested: bool, flagged: bool, alpha: float) -> list[Any]:
-    handles: list[Any] = [Patch(facecolor="none", edgecolor=INK, linewidth=1.2, label="largest effect")]
+    handles: list[Any] = [Patch(facecolor="none", edgecolor=INK, linewidth=1.2, label="largest")]
     if tested:
         label = f"not significant (family-wise p ≥ {alpha:g})"
         handles.append(Patch(facecolor="none", edgecolor=RULE, hatch="//////", label=label))

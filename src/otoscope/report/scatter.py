@@ -53,6 +53,7 @@ def scatter(
         heading = wrapped(title, figure.get_figwidth() - 0.6, 8, bold=True)
         figure.set_figheight((2.4 if narrow else 3.0) + 0.12 * heading.count("\n") + legend_inches(figure, handles))
         ax = figure.subplots()
+        named = sorted((p for p in points if p.named), key=lambda p: (p.y.value, p.x.value))
         for point in points:
             colour, shape = _STYLES[roles.index(point.role)]
             for ends, still, across in ((point.x, point.y.value, False), (point.y, point.x.value, True)):
@@ -60,14 +61,18 @@ def scatter(
                     at = ([still, still], [ends.low, ends.high])
                     ax.plot(*(at if across else at[::-1]), color=colour, linewidth=0.7, alpha=0.45, zorder=2)
             ax.plot([point.x.value], [point.y.value], shape, color=colour, ms=4, mew=0, alpha=0.9, zorder=3)
-            if point.named:
-                ax.annotate(point.label, (point.x.value, point.y.value), xytext=(4, 3), textcoords="offset points",
-                            fontsize=6, color=INK, zorder=4)  # fmt: skip
+        middle = sum(ax.get_xlim()) / 2
+        for i, point in enumerate(named):  # above and below in turn, and towards the middle, so that all can be read
+            beside = point.x.value > middle
+            ax.annotate(point.label, (point.x.value, point.y.value), xytext=(-4 if beside else 4, -4 if i % 2 else 3),
+                        textcoords="offset points", fontsize=6, color=INK, zorder=4, ha="right" if beside else "left",
+                        va="top" if i % 2 else "bottom")  # fmt: skip
         if mark is not None:
             ax.axvline(mark, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)), zorder=1)
             ax.text(mark, 1.0, mark_label, color=MUTED, fontsize=6.5, ha="left", va="bottom",
                     transform=ax.get_xaxis_transform())  # fmt: skip
         ax.set(xlabel=x_label, ylabel=y_label)
+        ax.margins(y=0.12)  # room for names
         ax.grid(color=RULE, linewidth=0.4)
         ax.set_axisbelow(True)
         ax.set_title(heading, pad=14 if mark_label else None)

@@ -248,15 +248,17 @@ def _draw_map(ax: Any, one: TimeMap, duration: float, inches: float) -> None:
     colour_scale(ax, limit, one.label, inches)
 
 
-def colour_scale(ax: Any, limit: float, label: str, inches: float) -> None:
-    """The symmetric scale beside a map of that height: cool below 0, warm above."""
+def colour_scale(ax: Any, limit: float, label: str, inches: float, signed: bool = True) -> None:
+    """The symmetric scale beside a map of that height: cool below 0, warm above (this half alone where not ``signed``)."""
     box = ax.inset_axes((1.015, 0.0, 0.014, 1.0))
     ramp = two_sided_colours(np.linspace(-limit, limit, _COLOUR_SCALE), limit)[:, None, :]
     box.imshow(ramp, extent=(0, 1, -limit, limit), origin="lower", aspect="auto", interpolation="nearest")
-    box.set(xticks=[], yticks=[-limit, 0, limit])
+    ticks = {-limit: f"−{limit:g}", 0.0: "0", limit: f"{limit:g}"}
+    shown = [at for at in ticks if signed or at >= 0]
+    box.set(xticks=[], yticks=shown, ylim=(shown[0], limit))
     box.yaxis.tick_right()
     box.yaxis.set_label_position("right")
-    box.set_yticklabels([f"−{limit:g}", "0", f"{limit:g}"])
+    box.set_yticklabels([ticks[at] for at in shown])
     box.spines[:].set(visible=True, color=RULE)
     too_long = width(label, 6.5) > 72 * inches
     box.set_ylabel(label.replace(" (", "\n(", 1) if too_long else label, fontsize=6.5)

@@ -20,7 +20,7 @@ from otoscope.studies.causal_scores import Standing
 _TOP1 = "share of faults named first"
 
 
-def write_report(run: Run, found: Found, claims: Sequence[Claim], advice: str = "") -> Path:
+def write_report(run: Run, found: Found, claims: Sequence[Claim], advice: str) -> Path:
     """Write ``report.html`` and every figure as SVG, PDF and CSV; returns the path of the page."""
     faults = [p for task in found.tasks for p in task.faults]
     n_model = sum(p.of_model for p in faults)
@@ -30,8 +30,7 @@ def write_report(run: Run, found: Found, claims: Sequence[Claim], advice: str = 
         subtitle=f"{n_model} faults of the model and {len(faults) - n_model} of the input, {len(found.tasks)} tasks",
         lead=_board(found),
     )
-    if advice:
-        report.add(Note(f"How clean and corrupt are best made: {advice}", "info"))
+    report.add(Note(f"How clean and corrupt are best made: {advice}", "info"))
     report.add(Section("Leaderboard", _EXPLAINED), _table(found.standings))
     report.add(
         Section("Method by task"), _grid(found, "method-by-task", "by task", [s.by_task for s in found.standings])

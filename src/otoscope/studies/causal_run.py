@@ -59,7 +59,8 @@ def bench_causal(
         data: folder of corpora; None for synthesised speech.
         source: where sounds come from (see :func:`otoscope.tasks.registry.make`).
         plugins: Python files that register methods of yours.
-        distance: run of ``bench distance``, whose recommendation is printed with the protocol.
+        distance: run of ``bench distance``, whose recommendation is printed with the protocol; None for the one that comes
+            with the package.
         out: directory of the run.
         progress, notify: told what happens.
         loading: passed to :func:`otoscope.load`.
@@ -70,7 +71,7 @@ def bench_causal(
     command = "bench causal"
     for plugin in plugins:
         load_plugin(plugin)
-    advice = advised(distance) if distance else ""
+    advice = advised(distance)
     loaded = load(model, **loading)
     tasks = tasks_for(loaded, protocol, data, source, notify)
     identity = {
@@ -82,7 +83,7 @@ def bench_causal(
             run.record_weights(loaded.name, loaded.weights_hash())
         found = study(loaded, tasks, protocol, run.step if run else compute_now, progress, notify)
         numbers, made = metrics(found), claims(found)
-        said = [*lines(found), *(["", advice] if advice else [])]
+        said = [*lines(found), "", f"how clean and corrupt are best made: {advice}"]
         if run is None:
             return Benchmarked(without_run(command, numbers, made), said, found, None)
         write_tables(run, tables(found))
@@ -127,21 +128,26 @@ def tasks_for(
     return made
 
 
-def advised(run: Path) -> str:
-    """How clean and corrupt are best made, as a run of the out-of-distribution study recommends.
+def advised(run: Path | None) -> str:
+    """How clean and corrupt are best made, as a run of the out-of-distribution study recommends, with its source.
+
+    Args:
+        run: its directory; None for the recommendation that comes with the package, which the ledger wrote.
 
     Raises:
         TaskError: there is no such run, or it recommends nothing.
     """
-    from otoscope.studies.distance_run import recommendation
+    from otoscope.studies.distance_run import packaged, recommendation
 
+    if run is None:
+        return packaged()
     try:
         results = json.loads((run / "results.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise TaskError(
             f"'{run}' holds no finished run: give the directory that `otoscope bench distance --out` wrote."
         ) from error
-    return recommendation(results)
+    return f"{recommendation(results)} Source: {run}."
 
 
 def load_plugin(path: Path) -> None:

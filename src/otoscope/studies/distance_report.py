@@ -73,18 +73,18 @@ def _scatter(found: Found) -> Figure | None:
 
 
 def _grid(found: Found) -> Figure:
-    rows = [c for c in CORRUPTIONS if any(r["corruption"] == c for r in found.rows)]
-    columns = [k.name for k in found.kinds]
+    rows = [k.name for k in found.kinds][::-1]  # row 0 is at the bottom
+    columns = [c for c in CORRUPTIONS if any(r["corruption"] == c for r in found.rows)]
     cells = {key: cell(group) for key, group in by(found.rows, "corruption", "kind").items()}
 
     def of(corruption: str, kind: str, what: str) -> float:
         one: Cell | None = cells.get((corruption, kind))
         return np.nan if one is None else getattr(one, what).value
 
-    false = np.array([[of(c, k, "false") for k in columns] for c in rows])
-    strange = np.array([[of(c, k, "flagged") > NATURAL for k in columns] for c in rows])
+    false = np.array([[of(c, k, "false") for c in columns] for k in rows])
+    strange = np.array([[of(c, k, "flagged") > NATURAL for c in columns] for k in rows])
     drawing = grid(
-        "false", false, rows, columns, label="share of false maps", row_label="corruption", column_label="patch",
+        "false", false, rows, columns, label="share of false maps", row_label="patch", column_label="corruption",
         unnatural=strange, limit=1.0,
     )  # fmt: skip
     caption = (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +237,18 @@ def recommendation(results: Mapping[str, Any]) -> str:
         "inconclusive": "whether distance from natural states predicts false places is open",
     }[within["verdict"]]
     return f"{claim['statement']} Within a corruption and a kind of patch, {predicts} ({_number(within)})."
+
+
+def packaged() -> str:
+    """The recommendation that comes with the package, with its source; ``make truth`` writes it from its run.
+
+    Where the package has none, how to get one.
+    """
+    path = files("otoscope.studies") / "distance_recommendation.json"
+    if not path.is_file():
+        return "not measured yet; `otoscope bench distance --out DIR` does, and --distance DIR prints it here."
+    kept = json.loads(path.read_text("utf-8"))
+    return f"{kept['recommendation']} Source: `{kept['command']}`, {kept['model']}, {kept['sentences']} sentences."
 
 
 def _number(claim: Mapping[str, Any]) -> str:

@@ -92,7 +92,10 @@ TASK = TaskSource(
         limits=(
             "Synthetic speech is more regular than people's. What a voice does to the phones before the change is that of the "
             "clean word in both sounds; a voice shapes the phones after it as well, and where the two words last differently, "
-            "what follows is shifted by a constant."
+            "what follows is shifted by a constant. Words are rare and out of context, so that a recogniser may write the two "
+            "sounds differently and neither word as it was said: for Whisper tiny.en, `python truth/minimal_pairs.py` counts "
+            "both, and the ledger has them (rows minimal_pairs_told and minimal_pairs_written). What it writes instead is then "
+            "compared, not the words themselves."
         ),
         citation="Ladefoged and Johnson, A Course in Phonetics (features); CMUdict (phones)",
     ),

@@ -42,7 +42,10 @@ def command(
         Path | None, typer.Option(help="Folder of corpora with real recordings; synthesised speech without.")
     ] = None,
     distance: Annotated[
-        Path | None, typer.Option(help="Run of `otoscope bench distance`, whose recommendation is printed as well.")
+        Path | None,
+        typer.Option(
+            help="Run of `otoscope bench distance`, to print its recommendation of clean and corrupt; else the package's own."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice.")] = None,
     device: DeviceOption = "cpu",
