@@ -9,7 +9,7 @@ import pytest
 from otoscope.audio import align as module
 from otoscope.audio.align import align
 from otoscope.audio.clip import Clip
-from otoscope.audio.pronounce import pronounce, to_arpabet
+from otoscope.audio.pronounce import pronounce, sound_alike, to_arpabet
 from otoscope.audio.synth import flite, say
 from otoscope.errors import AudioError
 
@@ -152,3 +152,11 @@ def test_real_sentences_are_aligned(shared_data):
         assert [word.text for word in found.words] == (clip.text or "").split()
         rate = len(found.phones) / (found.words[-1].end - found.words[0].start)
         assert 6 < rate < 20, "phones per second of speech"
+
+
+@needs_espeak
+def test_words_that_sound_alike():
+    assert sound_alike(["SEE"], ["sea,"])
+    assert sound_alike(["a", "cross"], ["a", "cross"])
+    assert not sound_alike(["expected"], ["expect"])
+    assert not sound_alike(["see"], [])

@@ -72,6 +72,16 @@ def test_arms_differ_from_the_sentence_in_the_span_alone():
     assert arms.alone.duration == pytest.approx(SPAN[1] - SPAN[0] + 2 * MARGIN, abs=1e-3)
 
 
+def test_words_put_into_a_gap_are_as_loud_as_the_rest():
+    clip = tiny_sentences.clip(0)
+    inside = clip.span_samples(*SPAN)
+    gap = clip.samples.copy()
+    gap[inside] = 0.0
+    arms = make_arms(clip.replace(samples=gap), SPAN, "bear", "bare")
+    level = np.sqrt(np.mean(np.square(arms.said[0].samples[inside])))
+    assert level == pytest.approx(np.sqrt(np.mean(np.square(np.delete(gap, np.r_[inside])))), rel=0.2)
+
+
 def test_there_is_no_rendering_of_no_words():
     arms = make_arms(tiny_sentences.clip(0), SPAN, "", "--")
     assert arms.said == arms.written == ()

@@ -36,9 +36,26 @@ def test_a_text_without_which_the_word_is_right_is_to_blame():
 
 
 def test_a_bad_sound_and_a_text_that_adds_to_it_are_mixed():
-    verdict = judge(evidence(2.0, 0.0, without_context=-0.5, neutral_context=1.0))
+    verdict = judge(evidence(2.0, 0.0, without_context=-1.5, neutral_context=1.0))
     assert verdict.name == "mixed"
     assert "without it the word is right" in verdict.reason
+    # by less than what says nothing, it does not count
+    assert judge(evidence(2.0, 0.0, without_context=-0.5, neutral_context=1.0)).name == "heard wrong"
+
+
+def test_sound_that_speaks_against_the_words_was_heard_wrong_whatever_a_voice_does():
+    assert judge(evidence(2.0, -4.0, clean=0.2)).name == "heard wrong"
+    assert judge(replace(evidence(2.0, -4.0), rendered_said=())).name == "heard wrong"
+
+
+@pytest.mark.parametrize(("sound", "verdict"), [(0.2, "guessed"), (-2.5, "undetermined"), (-2.9, "heard wrong")])
+def test_where_little_speaks_for_the_words_the_nearer_rendering_decides(sound, verdict):
+    # the place is (sound - other) / (clean - other)
+    assert judge(evidence(2.0, sound, clean=0.8, other=-2.8)).name == verdict
+
+
+def test_words_that_sound_alike_were_guessed():
+    assert judge(evidence(2.0, 0.0), alike=True).name == "guessed"
 
 
 def test_a_harmless_text_changes_nothing():
@@ -67,7 +84,7 @@ def test_evidence_survives_json():
 
 
 @pytest.mark.parametrize("prior", [-9.0, 0.5, 4.0])
-@pytest.mark.parametrize("sound", [-3.0, 0.0, 3.0, 8.0])
+@pytest.mark.parametrize("sound", [-4.0, -2.0, 0.0, 3.0, 8.0])
 @pytest.mark.parametrize("clean", [0.2, 5.0, 10.0])
 @pytest.mark.parametrize(
     "context",
@@ -79,4 +96,4 @@ def test_a_settled_verdict_does_not_change_with_more_evidence(prior, sound, clea
     for partial in (replace(heard, none=(), rendered_said=()), heard):
         if settled(partial):
             assert judge(partial).name == judge(whole).name
-    assert settled(heard) or whole.support >= 1
+    assert settled(heard) or whole.support >= 1 or whole.clean_support < 1

@@ -1,5 +1,6 @@
 """How a word that no dictionary has is said: espeak-ng's rules, in the ARPAbet of CMUdict without stress."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from otoscope.audio.synth import espeak
@@ -29,6 +30,17 @@ def pronounce(word: str) -> str:
     if not phones:
         raise AudioError(f"No pronunciation is known for {word!r}; give one in `pronunciations`, such as 'K AE T'.")
     return " ".join(phones)
+
+
+def sound_alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two phrases are said alike by rule ("see", "sea"); False where either cannot be said, or is empty."""
+    plain = ["".join(c for c in " ".join(words).lower() if c.isalnum() or c in " '").strip() for words in (one, other)]
+    if not all(plain):
+        return False
+    try:
+        return pronounce(plain[0]) == pronounce(plain[1])
+    except AudioError:
+        return False
 
 
 def to_arpabet(ipa: str) -> list[str]:

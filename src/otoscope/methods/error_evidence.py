@@ -47,6 +47,8 @@ from otoscope.tasks.voices import voices
 
 #: seconds on either side of the span whose frames are exchanged with it: an attention's time is no sharper
 MARGIN = 0.04
+#: a span is a gap where it is so much fainter than the rest (dB)
+FAINT = -20.0
 #: voices that say the words
 N_VOICES = 3
 _NEUTRAL = "This is a recording of a person who is speaking in a room, and it was made some time ago."
@@ -135,7 +137,8 @@ class Arms:
 
 
 def make_arms(clip: Clip, span: tuple[float, float], said: str, written: str, seed: int = 0) -> Arms:
-    """The sentence with its span emptied, and with words put there by synthetic voices at the span's own loudness.
+    """The sentence with its span emptied, and with words put there by synthetic voices at the span's own loudness, or, where
+    the span is a gap, at that of the rest.
 
     Args:
         clip: the sentence.
@@ -148,7 +151,23 @@ def make_arms(clip: Clip, span: tuple[float, float], said: str, written: str, se
         none.append(apply("noise_replacement", clip, span, seed).clip)
     start, end = max(0.0, span[0] - MARGIN), min(clip.duration, span[1] + MARGIN)
     alone = clip.slice(start, end).replace(text=None, words=(), phones=())
-    return Arms(tuple(none), tuple(_with_words(clip, span, said)), tuple(_with_words(clip, span, written)), alone)
+    loud = _audible(clip, span, seed)
+    return Arms(tuple(none), tuple(_with_words(loud, span, said)), tuple(_with_words(loud, span, written)), alone)
+
+
+def _audible(clip: Clip, span: tuple[float, float], seed: int) -> Clip:
+    """The clip, its span filled with noise at the level of the rest where it is far below it.
+
+    Words put into a span are as loud as what was there; into a gap they would come too faint to be heard, or not at all.
+    """
+    start, end = round(span[0] * clip.rate), round(span[1] * clip.rate)
+    inside, outside = clip.samples[start:end], np.delete(clip.samples, slice(start, end))
+    level = float(np.sqrt(np.mean(outside.astype(float) ** 2))) if len(outside) else 0.0
+    if not len(inside) or np.sqrt(np.mean(inside.astype(float) ** 2)) >= level * 10 ** (FAINT / 20):
+        return clip
+    filled = clip.samples.copy()
+    filled[start:end] = level * np.random.default_rng(seed).standard_normal(len(inside))
+    return clip.replace(samples=filled)
 
 
 def _with_words(clip: Clip, span: tuple[float, float], words: str) -> list[Clip]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from otoscope.audio.clip import Clip
+from otoscope.audio.pronounce import sound_alike
 from otoscope.engine.model import Model
 from otoscope.methods.error_evidence import Evidence, gather_evidence, mean
 from otoscope.methods.error_places import Places, places_of_sound, places_of_text
@@ -123,7 +124,7 @@ def explain_error(
     )  # fmt: skip
     if evidence is None:
         return ExplainedError(error, None, Verdict("undetermined", "no token tells both sides apart."))
-    verdict = judge(evidence, rule, error.same_letters)
+    verdict = judge(evidence, rule, error.same_letters, sound_alike(error.said, error.written))
     if not config.details:
         return ExplainedError(error, evidence, verdict)
     places = None
