@@ -32,6 +32,6 @@ def digest() -> str:
 def command() -> tuple[str, ...]:
     """Planted errors in sentences of the test half of the speakers; a run that was stopped goes on."""
     return (
-        "otoscope", "explain", "--planted", "--data", "../shared/data/librispeech", "--n", "150", "--workers", "2",
+        "otoscope", "explain", "--planted", "--data", "../shared/data/librispeech", "--n", "150", "--seed", "1", "--workers", "2",
         "--json", "--out", f"runs/truth-explain-{digest()}",
     )  # fmt: skip

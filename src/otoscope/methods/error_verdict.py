@@ -41,7 +41,7 @@ class Rule:
     """
 
     mended: float = 0.0
-    share: float = 0.7
+    share: float = 0.5
     place: float = 0.5
     speaks: float = 1.0
     against: float = 3.0
