@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from otoscope.audio.clip import Clip
 from otoscope.engine.model import Model
+from otoscope.errors import RunError
+from otoscope.runs import Claim
 from otoscope.sae.dictionary import Dictionary
+from otoscope.sae.measures.alignment import alignment
 from otoscope.sae.measures.battery import Numbers, Settings, better, take_all
 from otoscope.sae.measures.behaviour import Plain, behaviour, plain
-from otoscope.sae.measures.frames import Frames, Reading
+from otoscope.sae.measures.frames import Frames, Reading, Sparse, csr
 from otoscope.sae.measures.phone_classes import english
-from otoscope.sae.measures.planted import QUALITIES, PlantedConfig
+from otoscope.sae.measures.planted import PlantedConfig
 from otoscope.sae.measures.rivals import components, random_dictionary, raw, read_with
 from otoscope.sae.measures.stability import stability
 from otoscope.sae.measures.trust import Trust, trust_in_all
 from otoscope.stats import Interval
 from otoscope.studies.outcome import Step
+from otoscope.studies.sae_eval_model import ASKED, TAKES, Rows, Setting, Subject, Taken
+from otoscope.studies.sae_eval_packing import as_data, numbers_of, packed, plain_trust, trust_of, value_of
 
 #: rivals in the order of the tables, and what they are
 RIVALS = {
@@ -33,7 +40,10 @@ RIVALS = {
 #: what is measured of dictionaries only, and in which direction it is better
 EXTRA = {
     "stability": "more", "stability_coverage": "more", "stability_cosine": "more", "wer": "less", "wer_delta": "less",
-    "ce_delta": "less", "ce_recovered": "more",
+    "ce_delta": "less", "ce_recovered": "more", "aligned": "more", "aligned_r": "more", "across": "more", "across_r": "more",
+    "selectivity": "more", "erasing_ce": "less", "erasing_wer": "less", "sounds_words": "less", "sounds_wer": "less",
+    "disentangle": "more", "cause": "more", "isolate": "more", "answer_accuracy": "more", "answer_delta": "more",
+    "answer_recovered": "more",
 }  # fmt: skip
 
 
@@ -50,6 +60,10 @@ class EvalConfig:
         n_resamples: of the intervals.
         probe_rows: frames that a probe sees at most.
         seed: of every draw.
+        measures: of ``ASKED``, which edit the running model and take minutes each; none by default.
+        features: that selectivity ablates.
+        pairs: minimal pairs that are spoken.
+        answers: pairs of spoken digits.
     """
 
     frames: int = 20_000
@@ -60,6 +74,14 @@ class EvalConfig:
     n_resamples: int = 1000
     probe_rows: int = 4000
     seed: int = 0
+    measures: tuple[str, ...] = ()
+    features: int = 8
+    pairs: int = 24
+    answers: int = 12
+
+    def __post_init__(self) -> None:
+        if odd := [name for name in self.measures if name not in ASKED]:
+            raise RunError(f"there is no measure '{odd[0]}' to ask for: choose of {', '.join(ASKED)}.")
 
     @property
     def settings(self) -> Settings:
@@ -69,12 +91,33 @@ class EvalConfig:
 
 @dataclass(frozen=True, eq=False)
 class Behaving:
-    """The model whose activations they are, with recordings to hear."""
+    """The model whose activations they are, with recordings to hear.
+
+    Attributes:
+        model, site: whose activations they are.
+        clips, texts: recordings and what is said in them.
+        numbers: of these recordings among the frames, so that features can be chosen on others.
+        sounds: recordings in which nobody speaks.
+        data: folder of recordings of spoken digits.
+    """
 
     model: Model
     site: str
     clips: Sequence[Clip]
     texts: Sequence[str]
+    numbers: Sequence[int] = ()
+    sounds: Sequence[Clip] = ()
+    data: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Across:
+    """What a dictionary of another model or layer makes of the same frames: its name, its codes, and which of the bench's frames
+    they are of (those that both have)."""
+
+    name: str
+    codes: Sparse
+    rows: Int[np.ndarray, " common"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +131,8 @@ class Found:
         seeds: the same numbers of further trainings, without intervals.
         trust: number -> whether it ranks planted dictionaries.
         behaves: whether behaviour was measured.
+        tables: measure -> its rows, of those that have more to say than numbers.
+        across: name of the other model's dictionary that features were matched with.
     """
 
     about: Mapping[str, Any]
@@ -96,6 +141,8 @@ class Found:
     seeds: Sequence[Mapping[str, float]] = ()
     trust: Mapping[str, Trust] = field(default_factory=dict)
     behaves: bool = False
+    tables: Mapping[str, Rows] = field(default_factory=dict)
+    across: str | None = None
 
     def verdict(self, name: str) -> str:
         """Whether a number is reliable; of ``l0.vowel`` and the like, what is known of ``l0``."""
@@ -122,6 +169,7 @@ def study(
     step: Step = lambda key, compute: compute(),
     progress: Callable[[int, int], None] | None = None,
     notify: Callable[[str], None] = lambda line: None,
+    across: Across | None = None,
 ) -> Found:
     """Measure the first dictionary, its rivals, and the stability over all.
 
@@ -134,10 +182,11 @@ def study(
         fit_on: frames that the rivals learn from; None: those that are measured on.
         step: stores and finds results.
         progress, notify: told what happens.
+        across: a dictionary of another model to match the first one's features with.
     """
     notify("trying every measure on planted features")
-    trust = _trust(
-        step("trust", lambda: _plain_trust(trust_in_all(range(config.worlds), config.planted, progress=progress)))
+    trust = trust_of(
+        step("trust", lambda: plain_trust(trust_in_all(range(config.worlds), config.planted, progress=progress)))
     )
     learn = (fit_on or frames).x
     first = dictionaries[0]
@@ -156,11 +205,20 @@ def study(
     rivals = {name: _measured(name, frames, made, config, step, notify) for name, made in others.items()}
     if len(readings) > 1:
         notify("matching the features of the trainings")
-        numbers |= _numbers(step("stability", lambda: _packed(_stability(readings, frames, config))))
+        numbers |= numbers_of(step("stability", lambda: packed(_stability(readings, frames, config))))
     two = [read_with(r, frames.x) for r in random]
-    rivals["random"] |= _numbers(step("stability random", lambda: _packed(_stability(two, frames, config))))
+    rivals["random"] |= numbers_of(step("stability random", lambda: packed(_stability(two, frames, config))))
+    if across is not None:
+        notify(f"matching the features with those of {across.name}")
+        for name, made, into in (("dictionary", readings[0], numbers), ("random", two[0], rivals["random"])):
+            into |= numbers_of(
+                step(
+                    f"across {name}",
+                    lambda m=made: packed(_aligned("across", m, across.codes, frames, config, across.rows)),
+                )
+            )
     seeds = [
-        {name: _value(v) for name, v in _measured(f"seed {i}", frames, lambda r=r: r, config, step, notify).items()}
+        {name: value_of(v) for name, v in _measured(f"seed {i}", frames, lambda r=r: r, config, step, notify).items()}
         for i, r in enumerate(readings[1:], 1)
     ]
     if behaving is not None and behaving.clips:
@@ -168,15 +226,28 @@ def study(
         before = [Plain(*row) for row in step("plain", lambda: [list(p) for p in _plain_behaviour(behaving)])]
         for name, made, into in (("dictionary", first, numbers), ("random", random[0], rivals["random"])):
             notify(f"letting it write with the frames rebuilt: {name}")
-            into |= _numbers(
-                step(f"behaviour {name}", lambda m=made: _packed(_behaves(behaving, before, m, config, progress)))
+            into |= numbers_of(
+                step(f"behaviour {name}", lambda m=made: packed(_behaves(behaving, before, m, config, progress)))
             )
-    return Found(about, numbers, rivals, seeds, trust, behaving is not None and bool(behaving.clips))
+    tables: dict[str, Rows] = {}
+    if behaving is not None and behaving.clips and config.measures:
+        subjects = [Subject("dictionary", first, readings[0]), Subject("random", random[0], two[0])]
+        setting = _setting(behaving, before, frames, config, progress)
+        for name in config.measures:
+            notify(f"asking the model: {name}")
+            taken = step(f"asked {name}", lambda n=name: _as_step(TAKES[n](setting, subjects)))
+            for subject, own in taken.items():
+                into = numbers if subject == "dictionary" else rivals[subject]
+                into |= numbers_of(own["numbers"])
+                tables.setdefault(name, []).extend(own["rows"])
+    tables = {name: rows for name, rows in tables.items() if rows}
+    behaves = behaving is not None and bool(behaving.clips)
+    return Found(about, numbers, rivals, seeds, trust, behaves, tables, across.name if across else None)
 
 
 def direction(name: str) -> str:
     """Whether more of a number is better, less, or neither."""
-    return EXTRA.get(name) or better(name)
+    return EXTRA.get(name) or EXTRA.get(name.split(".")[0]) or better(name)
 
 
 def metrics(found: Found) -> dict[str, Interval | float]:
@@ -186,7 +257,7 @@ def metrics(found: Found) -> dict[str, Interval | float]:
         flat |= {f"{name}.{rival}": value for name, value in numbers.items()}
     if found.seeds:
         for name in found.seeds[0]:
-            values = [_value(found.numbers[name]), *(s[name] for s in found.seeds)]
+            values = [value_of(found.numbers[name]), *(s[name] for s in found.seeds)]
             flat |= {f"{name}.seeds_mean": float(np.mean(values)), f"{name}.seeds_sd": float(np.std(values, ddof=1))}
     judged = [name for name in found.trust if found.trust[name].verdict in ("reliable", "unreliable")]
     flat["measures.reliable"] = sum(found.trust[name].verdict == "reliable" for name in judged)
@@ -194,16 +265,18 @@ def metrics(found: Found) -> dict[str, Interval | float]:
     return flat
 
 
-def bench(found: Found) -> dict[str, Any]:
-    """The bench as data (``saebench.json``); its schema is ``sae_eval.schema.json``."""
+def bench(found: Found, claims: Sequence[Claim] = ()) -> dict[str, Any]:
+    """The bench as data (``saebench.json``), with what is claimed; its schema is ``sae_eval.schema.json``."""
     subjects = {"dictionary": found.numbers, **found.rivals}
     return {
         "schema": 1,
         "about": dict(found.about),
         "subjects": {
-            subject: {name: _as_data(value) for name, value in numbers.items()} for subject, numbers in subjects.items()
+            subject: {name: as_data(value) for name, value in numbers.items()} for subject, numbers in subjects.items()
         },
         "seeds": [dict(s) for s in found.seeds],
+        "claims": [claim.to_json() for claim in claims],
+        "tables": {name: [dict(row) for row in rows] for name, rows in found.tables.items()},
         "measures": {
             name: {
                 "better": direction(name), "verdict": found.verdict(name),
@@ -226,9 +299,9 @@ def _measured(
         notify(f"measuring: {name}")
         classes = english(frames.phone.names)
         always = name in ("raw", "pca", "ica")
-        return _packed(take_all(frames, made(), classes, config.settings, always_active=always))
+        return packed(take_all(frames, made(), classes, config.settings, always_active=always))
 
-    return _numbers(step(f"numbers {name}", compute))
+    return numbers_of(step(f"numbers {name}", compute))
 
 
 def _stability(readings: Sequence[Reading], frames: Frames, config: EvalConfig) -> Numbers:
@@ -243,11 +316,52 @@ def _stability(readings: Sequence[Reading], frames: Frames, config: EvalConfig) 
     firing = found[0].firing
     mean = float(np.mean([f.firing.value for f in found]))
     shift = mean - firing.value
-    return {
+    return _aligned("aligned", readings[0], readings[1].codes, frames, config) | {
         "stability": firing._replace(value=mean, low=firing.low + shift, high=firing.high + shift),
         "stability_coverage": float(np.mean([f.coverage for f in found])),
         "stability_cosine": float(np.mean([f.writing for f in found])),
     }
+
+
+def _aligned(
+    name: str,
+    reading: Reading,
+    other: Sparse,
+    frames: Frames,
+    config: EvalConfig,
+    rows: Int[np.ndarray, " common"] | None = None,
+) -> Numbers:
+    """Features of the first that follow the sound as one of the other does, on all frames or on some."""
+    where = np.arange(len(frames.x)) if rows is None else rows
+    phone = frames.phone._replace(codes=frames.phone.codes[where])
+    found = alignment(
+        csr(reading.codes[where]), other, frames.utterance[where], phone, n_resamples=min(config.n_resamples, 300),
+        seed=config.seed,
+    )  # fmt: skip
+    return {
+        name: found.aligned, f"{name}_r": found.correlation, f"{name}_null": found.null,
+        f"{name}_purity": found.pure_aligned, f"{name}_rest_purity": found.pure_rest,
+    }  # fmt: skip
+
+
+def _setting(
+    behaving: Behaving,
+    before: Sequence[Plain],
+    frames: Frames,
+    config: EvalConfig,
+    progress: Callable[[int, int], None] | None,
+) -> Setting:
+    search = ~np.isin(frames.utterance, list(behaving.numbers))
+    # with few recordings, features are chosen on those that are asked about as well
+    search = search if search.mean() >= 0.2 else np.ones_like(search)
+    return Setting(
+        behaving.model, behaving.site, behaving.clips, behaving.texts, before, frames, search, behaving.sounds,
+        behaving.data, config.features, config.pairs, config.answers, config.n_resamples, config.seed, progress,
+    )  # fmt: skip
+
+
+def _as_step(taken: Mapping[str, Taken]) -> dict[str, Any]:
+    return {name: {"numbers": packed(numbers), "rows": rows} for name, (numbers, rows) in taken.items()}
 
 
 def _plain_behaviour(behaving: Behaving) -> list[Plain]:
@@ -270,36 +384,3 @@ def _behaves(
         n_resamples=config.n_resamples, seed=config.seed,
     )  # fmt: skip
     return dict(found._asdict())
-
-
-def _value(number: Interval | float) -> float:
-    return number.value if isinstance(number, Interval) else float(number)
-
-
-def _as_data(number: Interval | float) -> dict[str, float | int | None]:
-    if isinstance(number, Interval):
-        return {"value": number.value, "low": number.low, "high": number.high, "n": number.n}
-    return {"value": float(number), "low": None, "high": None, "n": None}
-
-
-def _packed(numbers: Numbers) -> dict[str, list[float]]:
-    """Numbers as a step stores them."""
-    return {k: [v.value, v.low, v.high, v.n] if isinstance(v, Interval) else [float(v)] for k, v in numbers.items()}
-
-
-def _numbers(packed: Mapping[str, Sequence[float | None]]) -> Numbers:
-    def number(v: float | None) -> float:
-        return float("nan") if v is None else float(v)
-
-    return {
-        k: Interval(number(v[0]), number(v[1]), number(v[2]), int(v[3] or 0)) if len(v) == 4 else number(v[0])
-        for k, v in packed.items()
-    }
-
-
-def _plain_trust(trust: Mapping[str, Trust]) -> dict[str, Any]:
-    return {name: {"verdict": t.verdict, **{q: list(t.values[q]) for q in QUALITIES}} for name, t in trust.items()}
-
-
-def _trust(packed: Mapping[str, Any]) -> dict[str, Trust]:
-    return {name: Trust({q: v[q] for q in QUALITIES}, v["verdict"]) for name, v in packed.items()}

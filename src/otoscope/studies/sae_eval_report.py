@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from otoscope.report.blocks import Block, Figure, Note, Reproduce, Section, Table
+from otoscope.report.blocks import Block, Claims, Figure, Note, Reproduce, Section, Table
 from otoscope.report.effects import Bar, effects
 from otoscope.report.page import Report, bounds, number
-from otoscope.runs import Run
+from otoscope.runs import Claim, Run
 from otoscope.sae.measures.planted import QUALITIES
 from otoscope.stats import Interval
 from otoscope.studies.sae_eval import RIVALS, Found, direction
+from otoscope.studies.sae_eval_figures import more
 
 #: section -> beginnings of the names of its numbers
 _SECTIONS = {
@@ -24,7 +26,12 @@ _SECTIONS = {
     "Phones and time": ("tcs", "phone_"),
     "Absorption and co-activation": ("absorption", "main_silent", "spurious"),
     "Geometry": ("antipodal", "duplicates", "nearest_cosine", "class_clustering"),
-    "Stability over trainings": ("stability",),
+    "Stability over trainings": ("stability", "aligned"),
+    "Alignment with another model": ("across",),
+    "Selectivity": ("selectivity",),
+    "Erasure and steering": ("erased", "erasing", "sounds"),
+    "Minimal pairs": ("disentangle", "cause", "isolate"),
+    "Answers": ("answer",),
 }
 _EXPLAINED = {
     "Reconstruction": "FVU is about the mean vector. PCA and ICA have as many components as features are active per frame.",
@@ -49,12 +56,40 @@ _EXPLAINED = {
     "Geometry": "Cosines between the decoder's rows; nothing is resampled.",
     "Stability over trainings": (
         "Share of features that another seed has too, by frames (IoU above 0.5, one to one) and by decoder row (cosine above "
-        "0.7)."
+        "0.7). Aligned: by correlation over the frames, one to one, above 0.5 and above the 99th percentile of the same with the "
+        "frames turned round within each recording (null: its mean). Purity: mean share of active frames in one phone, of features "
+        "with a partner and without (rest)."
+    ),
+    "Alignment with another model": (
+        "Features matched with those of another model's dictionary by their correlation over the frames that both have, one to "
+        "one; as above."
+    ),
+    "Selectivity": (
+        "A feature is set to 0 where it is active, the dictionary's error kept. Selectivity: mean change of the log-probability of "
+        "tokens said there over that of the other tokens, teacher forced. Other: of another feature that is active about as often. "
+        "Elsewhere: the same edit at other frames, asked about the same tokens. Inside, outside: rise of the cross-entropy, nats "
+        "per token; lost: share of tokens that no longer come first."
+    ),
+    "Erasure and steering": (
+        "Erased: share of a linear probe's advantage over chance that is gone when the five features of a label's commonest value "
+        "are set to 0 (null: five others that are active about as often), on held-out recordings. Erasing: what that costs on "
+        "speech, nats per token and word errors per word. Sounds: share of sounds without speech for which words are written, "
+        "before and after the five features of sounds are turned up, and the cost in word errors per word of speech."
+    ),
+    "Minimal pairs": (
+        "The features of one phonological distinction are exchanged between two sounds that differ in it. Cause: how far the "
+        "answer follows; isolate: 1 less how far it follows on pairs that differ in something else; disentangle: mean of both, "
+        "0.5 for nothing and for everything. Drawn: as many features drawn at random. Raw: all channels; PCA: as many "
+        "components of the differences."
+    ),
+    "Answers": (
+        "Share of spoken digits that the model's own probabilities tell rightly among ten, with the frames rebuilt; own: "
+        "untouched; recovered: 1 as untouched, 0 as with the frames set to 0."
     ),
 }
 
 
-def write_report(run: Run, found: Found) -> Path:
+def write_report(run: Run, found: Found, claims: Sequence[Claim] = ()) -> Path:
     """Write ``report.html`` and every figure as SVG, PDF and CSV; returns the path of the page."""
     about = found.about
     report = Report(
@@ -84,8 +119,10 @@ def write_report(run: Run, found: Found) -> Path:
         report.add(
             Note("One training only, so the stability of its features is not known: give others with --also.", "info")
         )
+    if claims:
+        report.add(Section("Claims", "Thresholds stand in the code, not in this run."), Claims(claims))
     for title, starts in _SECTIONS.items():
-        report.add(*_section(found, title, starts))
+        report.add(*_section(found, title, starts), *more(found, title))
     report.add(*_seeds(found), *_planted(found), Section("Reproduce"))
     notes = ["This folder also holds saebench.json, results.json, tables/ (CSV) and figures/ (PDF, SVG, CSV)."]
     report.add(Reproduce(run.info, notes))
@@ -136,7 +173,8 @@ def _section(found: Found, title: str, starts: tuple[str, ...]) -> list[Block]:
     ways = {"more": "more is better", "less": "less is better", "neither": ""}
     columns["direction"] = [ways[direction(n)] for n in names]
     columns["planted truth"] = [found.verdict(n) for n in names]
-    return [Section(title, _EXPLAINED[title]), Table(columns)]
+    text = f"{found.across}: {_EXPLAINED[title]}" if title.startswith("Alignment") else _EXPLAINED[title]
+    return [Section(title, text), Table(columns)]
 
 
 def _seeds(found: Found) -> list[Block]:

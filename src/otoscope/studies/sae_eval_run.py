@@ -5,23 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
+from otoscope.audio.clip import Clip
 from otoscope.audio.files import read
 from otoscope.engine.model import load as load_model
-from otoscope.errors import ModelError, OtoscopeError
+from otoscope.errors import ModelError, OtoscopeError, RunError
 from otoscope.runs import Run
 from otoscope.runs.files import plain
 from otoscope.runs.run import config_hash
 from otoscope.sae.dictionary import Dictionary
 from otoscope.sae.formats import load
 from otoscope.sae.measures.from_store import frames_of
+from otoscope.sae.measures.rivals import read_with
+from otoscope.sae.recordings import find
 from otoscope.sae.store import Store, Utterance
 from otoscope.stats import Interval
 from otoscope.studies.outcome import Rows, compute_now, without_run, write_tables
-from otoscope.studies.sae_eval import RIVALS, Behaving, EvalConfig, Found, bench, direction, metrics, study
+from otoscope.studies.sae_eval import RIVALS, Across, Behaving, EvalConfig, Found, bench, direction, metrics, study
+from otoscope.studies.sae_eval_claims import claims
+
+#: sounds in which nobody speaks, half of them for choosing features
+_MOST_SOUNDS = 32
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,9 @@ def evaluate(
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     notify: Callable[[str], None] = lambda line: None,
+    across: tuple[str | Path | Dictionary, str | Path | Store] | None = None,
+    sounds: Sequence[Path] = (),
+    data: Path | None = None,
     **loading: Any,
 ) -> Evaluated:
     """Measure a dictionary on a store of activations; with ``out``, as a run that goes on where it was stopped.
@@ -58,6 +71,10 @@ def evaluate(
         config: what is computed.
         out: directory of the run.
         progress, notify: told what happens.
+        across: dictionary and store of another model or layer, of the same recordings at the same frame rate, to match
+            features with.
+        sounds: files and folders in which nobody speaks, for the measure ``steering``.
+        data: folder of recordings of spoken digits, for ``answers``; synthetic ones by default.
         loading: device, dtype and the like of the model, for behaviour.
 
     Raises:
@@ -76,26 +93,34 @@ def evaluate(
     notify(f"reading {source.path}")
     frames, utterances = frames_of(source, config.frames)
     learn = None if learned_from is None else _frames(learned_from, source.site, config.frames)
+    other = None if across is None else _across(across, source, frames.utterance, utterances)
     about = _about(found[0], source, utterances, len(frames.x), len(found))
     identity = {
         **asdict(config), "store": config_hash(source.index), "site": source.site,
         "dictionaries": [_digest(d) for d in found], "learned_from": None if learn is None else str(learned_from),
+        "across": None if other is None else other.name, "sounds": [str(s) for s in sounds],
+        "data": None if data is None else str(data),
     }  # fmt: skip
     with nullcontext() if out is None else Run(out, "sae eval", identity, seeds={"seed": config.seed}) as run:
         behaving = _behaving(source, utterances, config, notify, loading)
+        if behaving is not None:
+            heard = _sounds(sounds, behaving.model.adapter.rate) if "steering" in config.measures else ()
+            behaving = replace(behaving, sounds=heard, data=data)
         if run:
             run.record_weights(source.model, source.weights)
-        done = study(found, frames, about, config, behaving, learn, run.step if run else compute_now, progress, notify)
-        numbers, said = metrics(done), lines(done)
+        step = run.step if run else compute_now
+        done = study(found, frames, about, config, behaving, learn, step, progress, notify, other)
+        numbers, made = metrics(done), claims(done)
+        said = [*lines(done), "", *(f"{c.verdict:13} {c.statement} {c.reason}" for c in made)]
         if run is None:
-            return Evaluated(without_run("sae eval", numbers), said, done, None)
+            return Evaluated(without_run("sae eval", numbers, made), said, done, None)
         write_tables(run, tables(done))
-        run.write("saebench.json", json.dumps(plain(bench(done)), indent=2, ensure_ascii=False) + "\n")
-        results = run.finish(numbers)
+        run.write("saebench.json", json.dumps(plain(bench(done, made)), indent=2, ensure_ascii=False) + "\n")
+        results = run.finish(numbers, claims=made)
         notify("writing the report")
         from otoscope.studies.sae_eval_report import write_report
 
-        return Evaluated(results, said, done, write_report(run, done))
+        return Evaluated(results, said, done, write_report(run, done, made))
 
 
 def tables(found: Found) -> dict[str, Rows]:
@@ -118,7 +143,7 @@ def tables(found: Found) -> dict[str, Rows]:
         for quality, values in t.values.items()
         for i, v in enumerate(values)
     ]
-    return {"measures": rows, "planted": planted}
+    return {"measures": rows, "planted": planted, **found.tables}
 
 
 def lines(found: Found) -> list[str]:
@@ -196,4 +221,50 @@ def _behaving(
         notify(f"behaviour is left out: {model.name} is no Whisper")
         return None
     clips = [read(Path(u.path)).resample(model.adapter.rate) for u in chosen]
-    return Behaving(model, store.site, clips, [u.text or "" for u in chosen])
+    return Behaving(model, store.site, clips, [u.text or "" for u in chosen], [u.number for u in chosen])
+
+
+def _sounds(paths: Sequence[Path], rate: int) -> list[Clip]:
+    """Sounds in a fixed random order, each no longer than ten seconds."""
+    found = [recording for path in paths for recording in find([path])]
+    order = np.random.default_rng(0).permutation(len(found))[:_MOST_SOUNDS]
+    clips = [found[i].clip().resample(rate) for i in order]
+    return [c.replace(samples=c.samples[: 10 * rate], words=(), phones=()) for c in clips]
+
+
+def _across(
+    across: tuple[str | Path | Dictionary, str | Path | Store],
+    store: Store,
+    utterance: Int[np.ndarray, " frame"],
+    utterances: Sequence[Utterance],
+) -> Across:
+    """What another model's dictionary makes of the frames that both stores hold.
+
+    Raises:
+        RunError: no recording is in both, or their frame rates differ.
+    """
+    dictionary = across[0] if isinstance(across[0], Dictionary) else load(across[0])
+    other = across[1] if isinstance(across[1], Store) else Store(across[1])
+    if dictionary.config.d != other.d:
+        raise ModelError(
+            f"the other dictionary reads activations of width {dictionary.config.d}, and {other.site} in {other.path} has "
+            f"{other.d}: give the store of its own site."
+        )
+    if other.frame_rate != store.frame_rate:
+        raise RunError(
+            f"{other.path} has {other.frame_rate} frames per second and {store.path} has {store.frame_rate}: features can "
+            "only be matched over common frames."
+        )
+    same = {u.digest: u for u in other.utterances}
+    parts, rows = [], []
+    for u in utterances:
+        own = np.flatnonzero(utterance == u.number)
+        if u.digest in same:
+            x = other.frames(same[u.digest].number).x.numpy()
+            n = min(len(own), len(x))
+            parts.append(x[:n])
+            rows.append(own[:n])
+    if not parts:
+        raise RunError(f"{other.path} and {store.path} have no recording in common: harvest the same ones for both.")
+    codes = read_with(dictionary, np.concatenate(parts)).codes
+    return Across(f"{other.model}, {other.site}", codes, np.concatenate(rows))

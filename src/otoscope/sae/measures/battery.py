@@ -11,6 +11,7 @@ import numpy as np
 from otoscope.sae.measures.absorption import absorption
 from otoscope.sae.measures.coactivation import coactivation
 from otoscope.sae.measures.consistency import tcs
+from otoscope.sae.measures.erasure import erasure
 from otoscope.sae.measures.frames import Frames, Label, Reading
 from otoscope.sae.measures.geometry import geometry
 from otoscope.sae.measures.phone_classes import PhoneClasses
@@ -22,6 +23,8 @@ from otoscope.stats import Interval
 
 Numbers = dict[str, Interval | float]
 Direction = Literal["more", "less", "neither"]
+#: labels whose commonest value is erased
+_ERASED = ("manner", "voicing", "sex")
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,17 @@ def _sparsity(frames: Frames, reading: Reading, classes: PhoneClasses, settings:
     return found
 
 
-def _probing(frames: Frames, reading: Reading, classes: PhoneClasses, settings: Settings) -> Numbers:
+def labels_of(frames: Frames, classes: PhoneClasses) -> dict[str, Label]:
+    """Every label of frames by name: the phone, the ways to cut the phones, and what else is known."""
     labels = {"phone": frames.phone} if frames.phone.names else {}
     for name, (of_phone, names) in classes.partitions.items():
         labels[name] = Label(of_frames(frames.phone.codes, of_phone), names)
-    labels |= frames.labels
+    return labels | dict(frames.labels)
+
+
+def _probing(frames: Frames, reading: Reading, classes: PhoneClasses, settings: Settings) -> Numbers:
     found: Numbers = {}
-    for name, label in labels.items():
+    for name, label in labels_of(frames, classes).items():
         by_k = sparse_probing(
             reading.codes, label, frames.utterance, frames.speaker, most=settings.rows, **settings.common
         )
@@ -139,6 +146,16 @@ def _absorption(frames: Frames, reading: Reading, classes: PhoneClasses, setting
         frames.x, reading.codes, reading.decoder, frames.utterance, concepts, frames.phone.codes >= 0, **settings.common
     )
     return {"absorption": found.absorbed, "main_silent": found.missed}
+
+
+def _erasure(frames: Frames, reading: Reading, classes: PhoneClasses, settings: Settings) -> Numbers:
+    found: Numbers = {}
+    for name, label in labels_of(frames, classes).items():
+        if name in _ERASED:
+            curve = erasure(frames, reading, label, name, factors=(), most=settings.rows, **settings.common)
+            if curve is not None:
+                found |= {f"erased.{name}": curve.erased, f"erased_null.{name}": curve.erased_null}
+    return found
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -188,6 +205,13 @@ MEASURES: tuple[Measure, ...] = (
         {"absorption": "less", "main_silent": "less"},
         "features of a class that fall silent where a feature of one phone speaks for them",
         _absorption,
+        needs_sparse=True,
+    ),
+    Measure(
+        "erasure",
+        {"erased": "more", "erased_null": "neither"},
+        "how much of what a probe tells is gone without the label's five best features",
+        _erasure,
         needs_sparse=True,
     ),
 )

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from otoscope.sae.measures.alignment import alignment
 from otoscope.sae.measures.battery import Numbers, Settings, better, take_all
 from otoscope.sae.measures.planted import QUALITIES, Planted, PlantedConfig, planted
 from otoscope.sae.measures.stability import stability
@@ -69,7 +70,7 @@ def trust_in_all(
                 found.setdefault(name, {q: [] for q in QUALITIES})[quality].append(_value(value))
         if progress:
             progress(i + 1, len(seeds))
-    ways = {"stability": "more", "stability_cosine": "more"}
+    ways: dict[str, str] = dict.fromkeys(("stability", "stability_cosine", "aligned", "aligned_r"), "more")
     return {name: judge(name, values, ways.get(name)) for name, values in found.items()}
 
 
@@ -79,7 +80,11 @@ def _stability(world: Planted, quality: str, seed: int, settings: Settings) -> N
     readings = [world.read(r) for r in rows]
     codes = [r.codes for r in readings]
     both = stability(codes[0], codes[1], world.frames.utterance, rows[0], rows[1], n_resamples=settings.n_resamples)
-    return {"stability": both.firing, "stability_cosine": both.writing}
+    shared = alignment(codes[0], codes[1], world.frames.utterance, n_resamples=settings.n_resamples, seed=seed)
+    return {
+        "stability": both.firing, "stability_cosine": both.writing, "aligned": shared.aligned,
+        "aligned_r": shared.correlation,
+    }  # fmt: skip
 
 
 def _value(number: Interval | float) -> float:
