@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench truth docs wheel mini clean
+.PHONY: demo test check bench truth docs wheel mini sae-paper clean
 
 demo: $(READY)
 	$(BIN)/otoscope demo --out runs/demo
@@ -30,6 +30,9 @@ docs: $(READY)
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
+
+sae-paper: $(READY)
+	$(BIN)/otoscope sae paper --data ../shared/data --out runs/sae-paper
 
 mini: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --requirement recipes/mini_qwen2_audio/requirements.txt

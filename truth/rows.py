@@ -22,6 +22,7 @@ import distance
 import explain
 import fix
 import probes
+import sae_paper
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("OTOSCOPE_DATA", ROOT.parent / "shared" / "data"))
@@ -375,6 +376,13 @@ ROWS += [
         ("told", "of them, those whose two sounds Whisper tiny.en writes differently", "told_apart", 1),
         ("written", "of them, those of which it writes both words", "both_written", 1),
     )
+]  # fmt: skip
+
+
+ROWS += [
+    Row(f"sae_paper_{name}", statement, bar, sae_paper.COMMAND, metric(key, *sae_paper.command()),
+        readme=name in sae_paper.README, seconds=2100 if name == "trainings" else 1)
+    for name, (statement, bar, key) in sae_paper.STATEMENTS.items()
 ]  # fmt: skip
 
 

@@ -11,5 +11,6 @@ COMMANDS = {
     "import": "read a dictionary of SAELens, sparsify or dictionary_learning",
     "view": "write pages that show and play its features",
     "steer": "turn a feature up while a model transcribes",
+    "paper": "compare kinds of dictionaries: does a temporal loss help?",
     "publish": "write a folder for the Hugging Face Hub, and upload it when asked",
 }

@@ -55,12 +55,39 @@ def sparse_probing(
     Returns:
         k -> interval; NaN where fewer than two values have rows enough, or no split holds both sides.
     """
+    hits = probe_hits(codes, label, utterance, speaker, ks=ks, most=most, fewest=fewest, seed=seed)
+    return {k: bootstrap_sums(hits[k], mean_balanced_accuracy, n_resamples, seed=seed) for k in ks}
+
+
+def probe_hits(
+    codes: Sparse,
+    label: Label,
+    utterance: Int[np.ndarray, " frame"],
+    speaker: Int[np.ndarray, " frame"] | None = None,
+    *,
+    ks: Sequence[int] = KS,
+    most: int = MOST_ROWS,
+    fewest: int | None = None,
+    seed: int = 0,
+    every_fold: bool = False,
+) -> dict[int, Float[np.ndarray, "recording value 4"]]:
+    """What the probes of :func:`sparse_probing` get right in each recording, for comparing dictionaries on the same recordings.
+
+    Args:
+        codes, label, utterance, speaker, ks, most, fewest, seed: as there; which rows are drawn and held out depends on the
+            labels and the seed alone.
+        every_fold: hold every recording out once, not only a third of them where rows are frames.
+
+    Returns:
+        k -> for each recording and value: rows of it that are told as such, rows of it, other rows told as such, other rows;
+        zeros where nothing can be probed.
+    """
     rows, values, unit, group = _rows(codes, label, utterance, speaker, most, seed)
     fewest = fewest or (2 if label.of_recordings else FEWEST_ROWS)
     found, counts = np.unique(values, return_counts=True)
     kept = found[counts >= fewest]
     chosen = np.isin(values, kept)
-    nothing = {k: Interval(float("nan"), float("nan"), float("nan"), 0) for k in ks}
+    nothing = {k: np.zeros((1, 1, 4)) for k in ks}
     if len(kept) < 2:
         return nothing
     rows, values, unit, group = rows[chosen], values[chosen], unit[chosen], group[chosen]
@@ -68,7 +95,7 @@ def sparse_probing(
     if not folds:
         return nothing
     # every recording is needed where a row is a recording; one held-out third of the frames is enough
-    folds = folds if label.of_recordings else folds[:1]
+    folds = folds if label.of_recordings or every_fold else folds[:1]
     unit, n_units = numbered(unit)
     targets = kept[1:] if len(kept) == 2 else kept
     sums = {k: np.zeros((n_units, len(targets), 4)) for k in ks}
@@ -84,7 +111,7 @@ def sparse_probing(
                 said = probe.log_probs(rows[test][:, best])[:, 1] > np.log(0.5)
                 hits = np.stack([truth & said, truth, ~truth & ~said, ~truth], axis=1)
                 np.add.at(sums[k][:, i], unit[test], hits)
-    return {k: bootstrap_sums(sums[k], _mean_balanced_accuracy, n_resamples, seed=seed) for k in ks}
+    return sums
 
 
 def _rows(
@@ -129,7 +156,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return len(np.unique(np.stack([a, b]), axis=1).T) == len(np.unique(a)) == len(np.unique(b))
 
 
-def _mean_balanced_accuracy(total: Float[np.ndarray, "value 4"]) -> float:
+def mean_balanced_accuracy(total: Float[np.ndarray, "value 4"]) -> float:
+    """Mean over the values of a label of the balanced accuracy, from the totals of :func:`probe_hits`."""
     there = (total[:, 1] > 0) & (total[:, 3] > 0)
     if not there.any():
         return float("nan")

@@ -1,0 +1,50 @@
+"""Dictionaries that the package brings along, by name: ``otoscope.sae.load("whisper-tiny.en-encoder.2")``.
+
+Each lies in a folder of SAELens's layout with a card, which says what it was trained on. ``otoscope sae paper`` made them, and
+``recipes/sae_paper/ship.py`` put them here. Weights that are not what was shipped are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from otoscope.errors import ModelError
+
+#: the folder of the package that holds them
+SHIPPED = "weights/dictionaries"
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """One dictionary: its ``name``, the ``model`` and ``site`` that it reads, and the ``sha256`` of its weights."""
+
+    name: str
+    model: str
+    site: str
+    sha256: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return Path(str(resources.files("otoscope") / SHIPPED / self.name))
+
+
+BUILTIN: dict[str, Builtin] = {}
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder of a dictionary that the package brings along, checked; None where there is none of that name.
+
+    Raises:
+        ModelError: its weights are missing or were altered.
+    """
+    if name not in BUILTIN:
+        return None
+    known = BUILTIN[name]
+    weights = known.folder / "sae_weights.safetensors"
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != known.sha256:
+        raise ModelError(f"{weights} is missing or was altered: install otoscope again.")
+    return known.folder
