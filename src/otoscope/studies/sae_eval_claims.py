@@ -67,7 +67,7 @@ def claims(found: Found) -> list[Claim]:
     claim(
         "selective", "selectivity", "Ablating a feature is felt more by the tokens said while it is active than by others.",
         ">", 1.0, elsewhere=Control.of(own.get("selectivity_elsewhere"), Threshold("<", 1.5)),
-        **_shown(random, "selectivity"),
+        **_shown(own, "selectivity_other", "another feature"), **_shown(random, "selectivity"),
     )  # fmt: skip
     for label in ("manner", "sex", "voicing"):
         cost = own.get(f"erasing_wer.{label}")
