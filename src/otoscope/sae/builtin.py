@@ -32,7 +32,23 @@ class Builtin:
         return Path(str(resources.files("otoscope") / SHIPPED / self.name))
 
 
-BUILTIN: dict[str, Builtin] = {}
+BUILTIN: dict[str, Builtin] = {
+    known.name: known
+    for known in (
+        Builtin(
+            "whisper-tiny.en-encoder.2",
+            "whisper-tiny.en",
+            "encoder.2.resid_post",
+            "08c7f62e31d91f18b6c1d6595f176a18a479b1d814f13f2435f6333a85a21f27",
+        ),
+        Builtin(
+            "whisper-tiny.en-encoder.3",
+            "whisper-tiny.en",
+            "encoder.3.resid_post",
+            "3267154e239e6a1d2092f0f35b89da728c5cb750931166b48156eb1a280e4f0b",
+        ),
+    )
+}
 
 
 def folder_of(name: str) -> Path | None:

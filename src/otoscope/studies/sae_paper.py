@@ -320,7 +320,15 @@ def headline(found: Found, made: Sequence[Claim]) -> str:
         at = short(layer)
         those = {name: verdicts[f"temporal-{name}-{at}"] for name in ("others", "alpha0", "shuffled", "overlap")}
         parts.append(f"{at}: {_answer({n: c.verdict for n, c in those.items()})} ({_gains(those)})")
-    return "Does the temporal loss help one feature to tell a phone? " + ". ".join(parts) + "."
+    said = "Does the temporal loss help one feature to tell a phone? " + ". ".join(parts) + "."
+    more = [
+        short(layer)
+        for layer in found.config.layers
+        if verdicts[f"temporal-overlap-{short(layer)}"].verdict == "refuted"
+    ]
+    if more:
+        said += f" Averaging codes over neighbouring frames, without any such loss, does more at {' and '.join(more)}."
+    return said
 
 
 def _answer(verdict: Mapping[str, str]) -> str:

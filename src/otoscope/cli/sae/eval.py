@@ -31,7 +31,9 @@ from otoscope.cli.common import (
 
 
 def command(
-    dictionary: Annotated[Path, typer.Argument(help="Folder of the dictionary, in any known format.")],
+    dictionary: Annotated[
+        Path, typer.Argument(help="Folder of the dictionary, in any known format, or the name of one in the package.")
+    ],
     store: Annotated[Path, typer.Argument(help="Activations that `otoscope sae harvest` wrote, best with --align.")],
     also: Annotated[
         list[Path] | None, typer.Option(help="The same training with another seed; may be given again.")

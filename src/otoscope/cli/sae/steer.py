@@ -29,7 +29,7 @@ from otoscope.cli.common import (
 
 
 def command(
-    sae: Annotated[Path, typer.Argument(help="Folder of the dictionary.")],
+    sae: Annotated[Path, typer.Argument(help="Folder of the dictionary, or the name of one in the package.")],
     feature: Annotated[int, typer.Argument(help="Number of the feature.")],
     sounds: Annotated[list[Path], typer.Argument(help="Files, folders or manifests of recordings.")],
     strength: Annotated[list[float] | None, typer.Option(help="In units of the spread; may be repeated.")] = None,

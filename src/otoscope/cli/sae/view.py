@@ -27,7 +27,12 @@ from otoscope.cli.common import (
 
 
 def command(
-    sae: Annotated[Path, typer.Argument(help="Folder of the dictionary (a training's --out, or one of the Hub).")],
+    sae: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of the dictionary (a training's --out, or one of the Hub), or the name of one in the package."
+        ),
+    ],
     sounds: Annotated[list[Path], typer.Argument(help="Files, folders or manifests of recordings.")],
     out: Annotated[Path, typer.Option(help="Directory to write the pages to (resumes if it exists).")],
     features: Annotated[int, typer.Option(help="Features that get a page, from the rarest to the most frequent.")] = 60,
