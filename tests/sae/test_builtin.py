@@ -62,9 +62,8 @@ def test_features_of_a_users_sound_can_be_viewed_by_name(name, whisper_tiny_en, 
 
     t = np.arange(16000) / 16000
     sound = Clip((0.3 * np.sin(2 * np.pi * (200 + 300 * t) * t)).astype(np.float32), 16000, name="mine")
-    done = view_study(name, [sound], tmp_path / "pages", ViewConfig(features=2, steer=0))
+    view_study(name, [sound], tmp_path / "pages", ViewConfig(features=2, steer=0))
     assert (tmp_path / "pages" / "index.html").is_file()
-    assert done.results["metrics"]["features"] >= 1 if "features" in done.results["metrics"] else done.lines
 
 
 @pytest.mark.weights
