@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
+from depends import digest
 
-SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
 #: what the numbers depend on
 PARTS = (
     "audio/align.py", "audio/pitch.py", "engine/capture.py", "methods/controls.py", "methods/frames.py",
@@ -53,12 +50,7 @@ for _name, (_stack, _family, _labels) in FAMILIES.items():
 README = ("learned_encoder", "fresh_encoder", "learned_decoder", "fresh_decoder", "held_out")
 
 
-@cache
 def command() -> tuple[str, ...]:
     """The atlas of real recordings; a run that was stopped goes on."""
-    h = hashlib.sha256()
-    for part in PARTS:
-        file = SRC / part
-        h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
     asked = COMMAND.replace("shared/data", "shared/data/")
-    return (*asked.split(), "--json", "--out", f"runs/truth-atlas-{h.hexdigest()[:12]}")
+    return (*asked.split(), "--json", "--out", f"runs/truth-atlas-{digest(PARTS)}")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
+from depends import digest
 
-SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
 #: what the numbers depend on
 PARTS = (
     "audio/corruptions", "audio/fit.py", "methods/yardsticks", "methods/isolation.py", "stats/equivalence.py",
@@ -25,13 +22,7 @@ STATEMENTS = {
 README = ("ways", "isolating", "not_isolating")
 
 
-@cache
 def command() -> tuple[str, ...]:
     """The audit on real recordings; a run that was stopped goes on."""
-    h = hashlib.sha256()
-    for part in PARTS:
-        path = SRC / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
     asked = COMMAND.replace("shared/data", "shared/data/")
-    return (*asked.split(), "--json", "--out", f"runs/truth-corruptions-{h.hexdigest()[:12]}")
+    return (*asked.split(), "--json", "--out", f"runs/truth-corruptions-{digest(PARTS)}")

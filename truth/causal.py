@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
+from depends import digest
 
-SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
 #: what the benchmark's numbers depend on
 PARTS = (
     "audio", "engine", "models", "tasks", "stats", "methods/localise", "methods/pose.py", "methods/contrast.py",
@@ -28,17 +25,6 @@ ENTRANTS = {
 }
 
 
-@cache
-def digest() -> str:
-    """Hash of the code and protocol that the numbers depend on, so that other code does not resume the run."""
-    h = hashlib.sha256()
-    for part in PARTS:
-        path = SRC / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
-    return h.hexdigest()[:12]
-
-
 def command() -> tuple[str, ...]:
     """The benchmark on the embedded Whisper with real recordings; a run that was stopped goes on."""
     return (
@@ -49,5 +35,5 @@ def command() -> tuple[str, ...]:
         "../shared/data/",
         "--json",
         "--out",
-        f"runs/truth-causal-{digest()}",
+        f"runs/truth-causal-{digest(PARTS)}",
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
+from depends import SRC, digest
+
 #: what the maps depend on
 PARTS = (
     "audio", "engine", "models/whisper.py", "models/whisper_layers.py", "models/transcribe.py", "tasks/minimal.py",
@@ -37,16 +35,10 @@ KEPT = SRC / "studies" / "distance_recommendation.json"
 README = ("false", "within", "across")
 
 
-@cache
 def command() -> tuple[str, ...]:
     """The study on real recordings; a run that was stopped goes on."""
-    h = hashlib.sha256()
-    for part in PARTS:
-        path = SRC / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
     asked = COMMAND.replace("shared/data", "shared/data/")
-    return (*asked.split(), "--json", "--out", f"runs/truth-distance-{h.hexdigest()[:12]}")
+    return (*asked.split(), "--json", "--out", f"runs/truth-distance-{digest(PARTS)}")
 
 
 def keep(results: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
+from depends import digest
 
-SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
 #: what the numbers depend on
 PARTS = (
     "audio/align.py", "audio/clip.py", "audio/corruptions", "audio/pronounce.py", "audio/stretch.py", "audio/synth",
@@ -18,20 +15,9 @@ PARTS = (
 )  # fmt: skip
 
 
-@cache
-def digest() -> str:
-    """Hash of the code that the numbers depend on, so that other code does not resume the run."""
-    h = hashlib.sha256()
-    for part in PARTS:
-        path = SRC / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
-    return h.hexdigest()[:12]
-
-
 def command() -> tuple[str, ...]:
     """Planted errors in sentences of the test half of the speakers; a run that was stopped goes on."""
     return (
         "otoscope", "explain", "--planted", "--data", "../shared/data/librispeech", "--n", "150", "--seed", "1", "--workers", "2",
-        "--json", "--out", f"runs/truth-explain-{digest()}",
+        "--json", "--out", f"runs/truth-explain-{digest(PARTS)}",
     )  # fmt: skip

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
+from depends import digest
 
-SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
 #: what the numbers depend on
 PARTS = (
     "engine/fix.py", "engine/intervene.py", "models/transcribe.py", "models/wer.py", "models/whisper.py",
@@ -39,15 +36,9 @@ STATEMENTS = {
 README = ("before", "after", "after_rule", "wer_rise", "heads", "direction", "control")
 
 
-@cache
 def run() -> str:
     """The run of the ledger; other code does not resume it."""
-    h = hashlib.sha256()
-    for part in PARTS:
-        path = SRC / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
-    return f"runs/truth-fix-{h.hexdigest()[:12]}"
+    return f"runs/truth-fix-{digest(PARTS)}"
 
 
 def command() -> tuple[str, ...]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
+from depends import digest
 
-SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
 #: what the numbers depend on
 PARTS = (
     "audio/align.py", "audio/corruptions", "engine/capture.py", "methods/controls.py", "methods/frames.py", "methods/probes",
@@ -36,12 +33,6 @@ def shown(label: str) -> str:
     return f"otoscope probe --label {label} --data ../shared/data --quick"
 
 
-@cache
 def command(label: str) -> tuple[str, ...]:
     """Probes for a label in real recordings; a run that was stopped goes on."""
-    h = hashlib.sha256()
-    for part in PARTS:
-        path = SRC / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
-    return (*shown(label).split(), "--json", "--out", f"runs/truth-probe-{label}-{h.hexdigest()[:12]}")
+    return (*shown(label).split(), "--json", "--out", f"runs/truth-probe-{label}-{digest(PARTS)}")

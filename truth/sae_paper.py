@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
+from depends import digest
 
-SRC = Path(__file__).resolve().parent.parent / "src" / "otoscope"
 #: what the numbers depend on
 PARTS = (
     "sae/trainer.py", "sae/temporal.py", "sae/matryoshka.py", "sae/batchtopk.py", "sae/topk.py", "sae/mixing.py",
@@ -51,14 +48,9 @@ STATEMENTS["fresh"] = (
 README = tuple(name for name in STATEMENTS if name.startswith(("gain_alpha0_", "gain_overlap_")))
 
 
-@cache
 def run() -> str:
     """The run of the ledger; other code does not resume it."""
-    h = hashlib.sha256()
-    for part in PARTS:
-        file = SRC / part
-        h.update(file.relative_to(SRC).as_posix().encode() + file.read_bytes())
-    return f"runs/truth-sae-paper-{h.hexdigest()[:12]}"
+    return f"runs/truth-sae-paper-{digest(PARTS)}"
 
 
 def command() -> tuple[str, ...]:
