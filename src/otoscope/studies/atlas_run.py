@@ -16,7 +16,7 @@ from otoscope.methods.units import unit_sites
 from otoscope.runs import Claim, Run
 from otoscope.studies.atlas import AtlasConfig, Found, claims, describe, metrics, shares, study
 from otoscope.studies.atlas_material import pieces
-from otoscope.studies.outcome import compute_now, without_run, write_tables
+from otoscope.studies.outcome import claim_line, compute_now, without_run, write_tables
 
 #: where the project's own recordings lie, seen from a checkout
 DATA = Path("../shared/data")
@@ -155,9 +155,4 @@ def lines(found: Found, made: list[Claim]) -> list[str]:
         )
         out.append(f"{stack} heads ({point}) look at: {counts}")
     out.append("")
-    for claim in made:
-        value = "none" if claim.value is None or np.isnan(claim.value) else f"{claim.value:.3g}"
-        if claim.interval is not None and not np.isnan(claim.interval[0]):
-            value += f" [{claim.interval[0]:.2f}, {claim.interval[1]:.2f}]"
-        out.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold})")
-    return out
+    return out + [claim_line(claim) for claim in made]

@@ -18,7 +18,7 @@ from otoscope.runs import Claim, Control, Run, Threshold
 from otoscope.stats import Interval
 from otoscope.studies.corruption_sounds import Sounds, gather
 from otoscope.studies.corruptions import AuditConfig, Audited, Found, study
-from otoscope.studies.outcome import compute_now, without_run, write_tables
+from otoscope.studies.outcome import claim_line, compute_now, without_run, write_tables
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,4 @@ def lines(found: Found, made: list[Claim]) -> list[str]:
         if poor:
             out.append(f"not reliable on {'whole clips' if scope == 'clip' else 'single words'}: {', '.join(poor)}")
     out.append("")
-    for claim in made:
-        value = "none" if claim.value is None or np.isnan(claim.value) else f"{claim.value:.2f}"
-        if claim.interval is not None and not np.isnan(claim.interval[0]):
-            value += f" [{claim.interval[0]:.2f}, {claim.interval[1]:.2f}]"
-        out.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold})")
-    return out
+    return out + [claim_line(claim, ".2f") for claim in made]

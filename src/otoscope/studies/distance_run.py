@@ -24,7 +24,7 @@ from otoscope.studies.distance_claims import claims, metrics, tables
 from otoscope.studies.distance_grid import DistanceConfig, Kind, describe, kinds
 from otoscope.studies.distance_pairs import NULLS, Material, Sentence, material, nulls
 from otoscope.studies.distance_table import Relation, Row, relation
-from otoscope.studies.outcome import Step, compute_now, without_run, write_tables
+from otoscope.studies.outcome import Step, claim_line, compute_now, without_run, write_tables
 
 COMMAND = "bench distance"
 
@@ -269,11 +269,4 @@ def lines(found: Found, made: Sequence[Claim]) -> list[str]:
         f"({sum(r['wrong'] for r in rows)} at the wrong place, {sum(r['alarm'] for r in rows)} with a false alarm)"
     )
     out += [f"note: {notice}" for notice in found.notices] + [""]
-    for claim in made:
-        if claim.id == "recommendation":
-            continue
-        value = "none" if claim.value is None or np.isnan(claim.value) else f"{claim.value:.2f}"
-        if claim.interval is not None and not np.isnan(claim.interval[0]):
-            value += f" [{claim.interval[0]:.2f}, {claim.interval[1]:.2f}]"
-        out.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold}, n={claim.n})")
-    return out
+    return out + [claim_line(claim, ".2f", count=True) for claim in made if claim.id != "recommendation"]

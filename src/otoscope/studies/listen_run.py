@@ -18,7 +18,7 @@ from otoscope.stats import Interval
 from otoscope.studies.listen import Found, ListenConfig, claims, describe, metrics, study
 from otoscope.studies.listen_check import Tested, check
 from otoscope.studies.listen_models import compared
-from otoscope.studies.outcome import compute_now, without_run, write_tables
+from otoscope.studies.outcome import claim_line, compute_now, without_run, write_tables
 from otoscope.tasks.conflict import ConflictTask
 from otoscope.tasks.spoken_words import recorded_words, spoken_words
 
@@ -181,9 +181,4 @@ def lines(found: Found, made: list[Claim], tested: dict[str, Interval]) -> list[
         out.append("")
     if found.refused:
         out.append(f"{len(found.refused)} items cannot be asked, such as {found.refused[0].id}: {found.refused[0].why}")
-    for claim in made:
-        value = "none" if claim.value is None or np.isnan(claim.value) else f"{claim.value:.3g}"
-        if claim.interval is not None and not np.isnan(claim.interval[0]):
-            value += f" [{claim.interval[0]:.2f}, {claim.interval[1]:.2f}]"
-        out.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold})")
-    return out
+    return out + [claim_line(claim) for claim in made]

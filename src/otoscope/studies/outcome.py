@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from otoscope.runs import Claim, Run
 from otoscope.stats import Interval
 
@@ -31,6 +33,21 @@ def without_run(command: str, metrics: Metrics, claims: Sequence[Claim] = ()) ->
 def compute_now(key: str, compute: Callable[[], Any]) -> Any:
     """The step of a command that writes no run."""
     return compute()
+
+
+def claim_line(claim: Claim, value: str = ".3g", ends: str = ".2f", *, count: bool = False) -> str:
+    """A claim as a person reads it in the terminal: verdict, statement, value with interval, bar.
+
+    Args:
+        claim: it.
+        value, ends: formats of its value and of the ends of its interval.
+        count: also how many units it is over.
+    """
+    told = "none" if claim.value is None or np.isnan(claim.value) else format(claim.value, value)
+    if claim.interval is not None and not np.isnan(claim.interval[0]):
+        told += f" [{claim.interval[0]:{ends}}, {claim.interval[1]:{ends}}]"
+    over = f", n={claim.n}" if count else ""
+    return f"{claim.verdict.upper()}: {claim.statement} ({told}, bar {claim.threshold}{over})"
 
 
 def write_tables(run: Run, tables: Mapping[str, Rows]) -> None:

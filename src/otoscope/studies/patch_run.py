@@ -14,7 +14,7 @@ from otoscope.engine.cost import Cost
 from otoscope.engine.model import Model, load
 from otoscope.errors import TaskError
 from otoscope.runs import Claim, Run
-from otoscope.studies.outcome import without_run
+from otoscope.studies.outcome import claim_line, without_run
 from otoscope.studies.patch import NaturalStates, Notify, PairResult, PatchConfig, describe, patch_pair, summarise
 from otoscope.tasks.pair import Pair, pad_to_equal
 
@@ -185,12 +185,4 @@ def _lines(model: Model, results: Sequence[PairResult], claims: Sequence[Claim],
         )
     lines += [f"left out: {p}" for p in problems]
     lines.append("")
-    for claim in claims:
-        ends = (
-            ""
-            if claim.interval is None or np.isnan(claim.interval[0])
-            else f" [{claim.interval[0]:.2f}, {claim.interval[1]:.2f}]"
-        )
-        value = "none" if claim.value is None or np.isnan(claim.value) else f"{claim.value:.2f}{ends}"
-        lines.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold}, n={claim.n})")
-    return lines
+    return lines + [claim_line(claim, ".2f", count=True) for claim in claims]

@@ -15,7 +15,7 @@ from otoscope.errors import TaskError
 from otoscope.methods.controls import untrained
 from otoscope.methods.frames import MEL
 from otoscope.runs import Claim, Run
-from otoscope.studies.outcome import compute_now, without_run, write_tables
+from otoscope.studies.outcome import claim_line, compute_now, without_run, write_tables
 from otoscope.studies.probe import Found, ProbeConfig, claims, describe, metrics, sites_of, study
 from otoscope.studies.probe_labels import NOISE, SNR, Labelled, labelled
 
@@ -184,9 +184,4 @@ def lines(found: Found, made: list[Claim]) -> list[str]:
             line += f", untrained {found.untrained[site].linear.accuracy().value:.3f}"
         out.append(line)
     out.append("")
-    for claim in made:
-        value = "none" if claim.value is None or np.isnan(claim.value) else f"{claim.value:.3g}"
-        if claim.interval is not None and not np.isnan(claim.interval[0]):
-            value += f" [{claim.interval[0]:.2f}, {claim.interval[1]:.2f}]"
-        out.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold})")
-    return out
+    return out + [claim_line(claim) for claim in made]

@@ -17,7 +17,7 @@ from otoscope.sae.measures.planted import PlantedConfig
 from otoscope.sae.measures.trust import trust_in_all
 from otoscope.sae.mixing import Mixture
 from otoscope.sae.store import Store
-from otoscope.studies.outcome import write_tables
+from otoscope.studies.outcome import claim_line, write_tables
 from otoscope.studies.sae_paper import (
     MAIN,
     PLAIN,
@@ -208,9 +208,4 @@ def lines(found: Found, made: Sequence[Claim]) -> list[str]:
     for layer, name in best(found):
         out.append(f"best of {layer} at its FVU: {name}")
     out.append("")
-    for claim in made:
-        value = "none" if claim.value is None else f"{claim.value:.3g}"
-        if claim.interval is not None:
-            value += f" [{claim.interval[0]:.3f}, {claim.interval[1]:.3f}]"
-        out.append(f"{claim.verdict.upper()}: {claim.statement} ({value}, bar {claim.threshold}). {claim.reason}")
-    return out
+    return out + [f"{claim_line(claim, ends='.3f')}. {claim.reason}" for claim in made]
