@@ -22,8 +22,7 @@ from otoscope.cli.common import (
     OfflineOption,
     OutOption,
     RevisionOption,
-    print_json,
-    print_lines,
+    print_done,
     progress,
 )
 
@@ -52,7 +51,4 @@ def command(
             model, data=data, config=config, out=out, progress=bar, notify=bar.say, device=device, dtype=dtype,
             revision=revision, offline=offline,
         )  # fmt: skip
-    if json:
-        print_json(done.results)
-        return
-    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))
+    print_done(done, json)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -54,6 +54,27 @@ def print_lines(lines: Iterable[str]) -> None:
     """Text on stdout as it is: names and transcripts may hold brackets, which are no markup."""
     for line in lines:
         stdout.print(line, soft_wrap=True, markup=False)
+
+
+class Done(Protocol):
+    """What a study gives back: the results object, lines for a person, and the report's path where one was written."""
+
+    @property
+    def results(self) -> dict[str, Any]: ...
+
+    @property
+    def lines(self) -> list[str]: ...
+
+    @property
+    def report(self) -> Path | None: ...
+
+
+def print_done(done: Done, as_json: bool) -> None:
+    """A study's results as JSON, or its lines and where its report is."""
+    if as_json:
+        print_json(done.results)
+        return
+    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:

@@ -22,8 +22,7 @@ from otoscope.cli.common import (
     OutOption,
     RevisionOption,
     notice,
-    print_json,
-    print_lines,
+    print_done,
     progress,
 )
 
@@ -67,7 +66,4 @@ def command(
             [pair], model, config, answer=answer, foil=foil, out=out, progress=bar, announce=bar.announce,
             notify=bar.say, device=device, dtype=dtype, revision=revision, offline=offline,
         )  # fmt: skip
-    if json:
-        print_json(done.results)
-        return
-    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))
+    print_done(done, json)

@@ -22,8 +22,7 @@ from otoscope.cli.common import (
     OfflineOption,
     OutOption,
     RevisionOption,
-    print_json,
-    print_lines,
+    print_done,
     progress,
 )
 
@@ -61,7 +60,4 @@ def command(
             model, label, data=data, layers=layer_numbers(layers), config=config, snr_db=snr, against=against,
             out=out, progress=bar, notify=bar.say, device=device, dtype=dtype, revision=revision, offline=offline,
         )  # fmt: skip
-    if json:
-        print_json(done.results)
-        return
-    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))
+    print_done(done, json)

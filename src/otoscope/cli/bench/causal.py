@@ -22,8 +22,7 @@ from otoscope.cli.common import (
     OfflineOption,
     OutOption,
     RevisionOption,
-    print_json,
-    print_lines,
+    print_done,
     progress,
 )
 
@@ -67,7 +66,4 @@ def command(
             model, asked, data=data, plugins=plugin or (), distance=distance, out=out, progress=bar, notify=bar.say, device=device,
             dtype=dtype, revision=revision, offline=offline,
         )  # fmt: skip
-    if json:
-        print_json(done.results)
-        return
-    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))
+    print_done(done, json)

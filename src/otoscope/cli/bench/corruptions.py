@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from otoscope.cli.common import DeviceOption, JsonOption, OfflineOption, OutOption, print_json, print_lines, progress
+from otoscope.cli.common import DeviceOption, JsonOption, OfflineOption, OutOption, print_done, progress
 
 
 def command(
@@ -38,7 +38,4 @@ def command(
     config = AuditConfig(n=n, seed=seed, recogniser=words_model)
     with progress("auditing corruptions") as bar:
         done = audit(config, data=data, out=out, progress=bar, notify=bar.say, device=device, offline=offline)
-    if json:
-        print_json(done.results)
-        return
-    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))
+    print_done(done, json)

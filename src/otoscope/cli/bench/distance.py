@@ -21,8 +21,7 @@ from otoscope.cli.common import (
     OfflineOption,
     OutOption,
     RevisionOption,
-    print_json,
-    print_lines,
+    print_done,
     progress,
 )
 
@@ -54,7 +53,4 @@ def command(
             model, config, data, out=out, progress=bar, notify=bar.say, device=device, dtype=dtype, revision=revision,
             offline=offline,
         )  # fmt: skip
-    if json:
-        print_json(done.results)
-        return
-    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))
+    print_done(done, json)

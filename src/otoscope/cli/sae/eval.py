@@ -24,8 +24,7 @@ from otoscope.cli.common import (
     OfflineOption,
     OutOption,
     RevisionOption,
-    print_json,
-    print_lines,
+    print_done,
     progress,
 )
 
@@ -91,7 +90,4 @@ def command(
             across=None if across is None or across_store is None else (across, across_store), sounds=sounds or (), data=data,
             progress=bar, notify=bar.say, device=device, dtype=dtype, revision=revision, offline=offline,
         )  # fmt: skip
-    if json:
-        print_json(done.results)
-        return
-    print_lines(done.lines + ([f"\nreport: {done.report}"] if done.report else []))
+    print_done(done, json)

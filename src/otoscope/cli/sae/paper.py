@@ -21,8 +21,7 @@ from otoscope.cli.common import (
     ModelOption,
     OfflineOption,
     RevisionOption,
-    print_json,
-    print_lines,
+    print_done,
     progress,
 )
 
@@ -61,7 +60,4 @@ def command(
             model, out=out, data=data, config=config, progress=bar, notify=bar.say, device=device, dtype=dtype,
             revision=revision, offline=offline,
         )  # fmt: skip
-    if json:
-        print_json(done.results)
-        return
-    print_lines([*done.lines, "", f"report: {done.report}"])
+    print_done(done, json)
