@@ -84,14 +84,14 @@ def judge(evidence: Evidence, rule: Rule = RULE, same_letters: bool = False, ali
     if same_letters:
         return Verdict("undetermined", "both spellings sound alike, so neither the sound nor the text before decides.")
     freed = _freed(e, rule)
-    if alike and not (freed and all(freed)):
+    if alike and not freed:
         reason = "what was said and what was written sound alike, so only what the model expects tells them apart."
         return Verdict("guessed", reason, False, True, _quality(e))
     good = _good_sound(e, rule)
     # where the word is right without the text, whatever stands in its place, the sound was good enough
-    sound = False if freed and all(freed) else None if good is None else not good
-    text = True if (freed and all(freed)) or _adds(e, rule) else good
-    return Verdict(_NAMES[(sound, text)], _reason(e, sound, text, freed, rule), sound, text, _quality(e))
+    sound = False if freed else None if good is None else not good
+    text = True if freed or _adds(e, rule) else good
+    return Verdict(_NAMES[(sound, text)], _reason(e, sound, freed, rule), sound, text, _quality(e))
 
 
 def settled(evidence: Evidence, rule: Rule = RULE) -> bool:
@@ -101,10 +101,7 @@ def settled(evidence: Evidence, rule: Rule = RULE) -> bool:
         evidence: in which the arms that were not measured yet are empty.
         rule: the thresholds.
     """
-    if evidence.margin < rule.mended:
-        return True
-    freed = _freed(evidence, rule)
-    if freed and all(freed):
+    if evidence.margin < rule.mended or _freed(evidence, rule):
         return True
     return bool(evidence.none) and not _says_it(evidence, rule) and not _silent(evidence, rule)
 
@@ -115,14 +112,19 @@ _NAMES: dict[tuple[bool | None, bool | None], VerdictName] = {
 }  # fmt: skip
 
 
-def _freed(e: Evidence, rule: Rule) -> list[bool]:
-    """Whether the word is right without the text before, and with a neutral one; empty where no text stands before."""
-    return [m < rule.mended for m in (e.without_context, e.neutral_context) if m is not None]
+def _elsewise(e: Evidence) -> list[float]:
+    """The margin without the text before, and with a neutral one; empty where no text stands before."""
+    return [m for m in (e.without_context, e.neutral_context) if m is not None]
+
+
+def _freed(e: Evidence, rule: Rule) -> bool:
+    """Whether the word is right without the text before and with a neutral one."""
+    return bool(others := _elsewise(e)) and max(others) < rule.mended
 
 
 def _adds(e: Evidence, rule: Rule) -> bool:
     """Whether the word is right, by more than nothing, without the text before or with a neutral one."""
-    return any(m < rule.mended - rule.speaks for m in (e.without_context, e.neutral_context) if m is not None)
+    return any(m < rule.mended - rule.speaks for m in _elsewise(e))
 
 
 def _says_it(e: Evidence, rule: Rule) -> bool:
@@ -152,14 +154,15 @@ def _quality(e: Evidence) -> float:
     return e.support / e.clean_support if e.clean_support > 0 else float("nan")
 
 
-def _reason(e: Evidence, sound: bool | None, text: bool | None, freed: list[bool], rule: Rule) -> str:
+def _reason(e: Evidence, sound: bool | None, freed: bool, rule: Rule) -> str:
     said, written = f"'{e.said_text}'", f"'{e.written_text}'"
-    if freed and all(freed):
-        without = mean([m for m in (e.without_context, e.neutral_context) if m is not None])
+    if freed:
+        without = mean(_elsewise(e))
         return f"the text before makes {written} preferred by {e.margin:.1f} nats; without it {said} is, by {-without:.1f}."
     numbers = f"the sound in the span speaks for {said} with {e.support:.1f} nats, a clean rendering with {e.clean_support:.1f}"
     if _adds(e, rule):
-        other = "without it" if freed[0] else "with a neutral one"
+        right = e.without_context is not None and e.without_context < rule.mended
+        other = "without it" if right else "with a neutral one"
         return f"{numbers}; the text before adds to it, for {other} the word is right."
     if _silent(e, rule):
         near = f"the states are nearer to {written if sound else said} (place {e.place:.2f})"

@@ -111,14 +111,24 @@ def encoder_looks(
 
 
 def excess(
-    seen: Float[np.ndarray, "head query key"], there: Bool[np.ndarray, "query key"]
+    seen: Float[np.ndarray, "head query key"],
+    there: Bool[np.ndarray, "query key"],
+    among: Bool[np.ndarray, "query key"] | None = None,
 ) -> Float[np.ndarray, " head"]:
-    """``(share - chance) / (1 - chance)``, mean over the queries that have such a place; NaN where none has."""
-    queries = there.any(axis=1) & ~there.all(axis=1)
+    """``(share - chance) / (1 - chance)``, mean over the queries that have such a place; NaN where none has.
+
+    Args:
+        seen: attention.
+        there: the place.
+        among: what may be attended to at all; everything by default.
+    """
+    may = np.ones_like(there) if among is None else among
+    chance = (there & may).sum(axis=1) / may.sum(axis=1)
+    queries = (chance > 0) & (chance < 1)
     if not queries.any():
         return np.full(len(seen), np.nan)
-    share = (seen * there).sum(axis=2)[:, queries]
-    chance = there.mean(axis=1)[queries]
+    share = (seen * (there & may)).sum(axis=2)[:, queries]
+    chance = chance[queries]
     return ((share - chance) / (1 - chance)).mean(axis=1)
 
 
@@ -147,21 +157,7 @@ def decoder_looks(
         "the same token earlier": same,
         "what followed the same token": after_same & (offset < 0),
     }
-    return {name: _causal_excess(pattern, there & causal, causal, start) for name, there in places.items()}
-
-
-def _causal_excess(
-    pattern: Float[np.ndarray, "head query key"],
-    there: Bool[np.ndarray, "query key"],
-    causal: Bool[np.ndarray, "query key"],
-    start: int,
-) -> Float[np.ndarray, " head"]:
-    chance = there.sum(axis=1) / causal.sum(axis=1)
-    queries = (np.arange(len(chance)) >= start) & (chance > 0) & (chance < 1)
-    if not queries.any():
-        return np.full(len(pattern), np.nan)
-    share = (pattern * there).sum(axis=2)[:, queries]
-    return ((share - chance[queries]) / (1 - chance[queries])).mean(axis=1)
+    return {name: excess(pattern[:, start:], there[start:], causal[start:]) for name, there in places.items()}
 
 
 def cross_looks(

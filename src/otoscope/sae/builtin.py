@@ -6,12 +6,12 @@ Each lies in a folder of SAELens's layout with a card, which says what it was tr
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from otoscope.errors import ModelError
+from otoscope.sae.shards import sha256
 
 #: the folder of the package that holds them
 SHIPPED = "weights/dictionaries"
@@ -61,6 +61,6 @@ def folder_of(name: str) -> Path | None:
         return None
     known = BUILTIN[name]
     weights = known.folder / "sae_weights.safetensors"
-    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != known.sha256:
+    if not weights.is_file() or sha256(weights) != known.sha256:
         raise ModelError(f"{weights} is missing or was altered: install otoscope again.")
     return known.folder

@@ -104,7 +104,7 @@ def alignment(
         pure_aligned, pure_rest = (_mean(purest[1][known & side]) for side in (kept, ~kept))
     return Alignment(
         bootstrap_sums(sums, share, n_resamples, seed=seed), float(strength.mean()), float(null.mean()), threshold,
-        pure_aligned, pure_rest,        np.stack([alive_a[rows], alive_b[columns]], axis=1), strength,
+        pure_aligned, pure_rest, np.stack([alive_a[rows], alive_b[columns]], axis=1), strength,
     )  # fmt: skip
 
 

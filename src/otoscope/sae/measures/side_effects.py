@@ -46,10 +46,7 @@ def ce_costs(
         found = one.scores([one.x, *(edit(one.x) for edit in edits.values())]).log_probs
         sums[u, :, 0] = (found[0] - found[1:]).sum(1)
         sums[u, :, 1] = found.shape[1]
-    return {
-        name: bootstrap_sums(sums[:, i], lambda t: float(t[0] / t[1]) if t[1] else float("nan"), n_resamples, seed=seed)
-        for i, name in enumerate(edits)
-    }
+    return {name: bootstrap_sums(sums[:, i], _rate, n_resamples, seed=seed) for i, name in enumerate(edits)}
 
 
 def wer_cost(
@@ -68,7 +65,7 @@ def wer_cost(
     for clip, text, was in zip(clips, texts, before):
         item = free_running_wer(model, clip, text, [inserted(model, site, clip, _on_tensors(edit))]).items[0]
         rows.append([item.errors - was.errors, was.words])
-    return bootstrap_sums(rows, lambda t: float(t[0] / t[1]) if t[1] else float("nan"), n_resamples, seed=seed)
+    return bootstrap_sums(rows, _rate, n_resamples, seed=seed)
 
 
 def writes_words(model: Model, site: str, sounds: Sequence[Clip], edit: Edit | None = None) -> list[bool]:
@@ -84,7 +81,11 @@ def writes_words(model: Model, site: str, sounds: Sequence[Clip], edit: Edit | N
 def share(flags: Sequence[bool], *, n_resamples: int = 1000, seed: int = 0) -> Interval:
     """Share of true ones, interval over them."""
     rows = np.array([[float(f), 1.0] for f in flags]).reshape(-1, 2)
-    return bootstrap_sums(rows, lambda t: float(t[0] / t[1]) if t[1] else float("nan"), n_resamples, seed=seed)
+    return bootstrap_sums(rows, _rate, n_resamples, seed=seed)
+
+
+def _rate(total: Float[np.ndarray, " 2"]) -> float:
+    return float(total[0] / total[1]) if total[1] else float("nan")
 
 
 def _on_tensors(edit: Edit) -> Callable[[Tensor], Tensor]:
